@@ -1,0 +1,16 @@
+# shellcheck shell=bash
+# Redis: the lanes' working state, append-only file in $STATE/redis.
+
+redis_endpoint() { echo "redis://127.0.0.1:$REDIS_PORT"; }
+
+# PONG only once the append-only file is read; before that it answers LOADING.
+redis_ready() { [[ $(timeout 5 redis-cli -h 127.0.0.1 -p "$REDIS_PORT" ping 2>/dev/null) == PONG ]]; }
+
+redis_start() {
+    have redis-server || die "redis-server is not installed" "infra/services.sh install"
+    need_free "$REDIS_PORT" HOLDFAST_REDIS_PORT redis
+    mkdir -p -- "$STATE/redis"
+    daemon redis redis-server "$INFRA/redis/redis.conf" --bind 127.0.0.1 --port "$REDIS_PORT" --dir "$STATE/redis" --daemonize no
+}
+
+redis_stop() { end redis TERM 15; }
