@@ -45,20 +45,22 @@ need_free_docker() {
 }
 
 docker_start() {
+    local service
     shift
     need_free_docker "$@"
     if [[ ! -e $STATE/engine ]] && ! ticking "container images" "$LOGS/docker.log" docker_compose pull --policy missing; then
         # Nothing is started yet, so nothing is lost by going the other way.
         warn "Docker cannot fetch the images: going on with native processes"
         echo native >"$STATE/engine"
-        exec env HOLDFAST_NATIVE=1 bash -c '"$0" install && exec "$0" start "$@"' "$INFRA/services.sh" "$@" 9>&-
+        install_all native
+        for service in "$@"; do start_one "$service"; done
+        return
     fi
     echo docker >"$STATE/engine"
     if ! ticking "containers: $*" "$LOGS/docker.log" docker_compose up -d --wait --wait-timeout "$START_TIMEOUT_S" "$@"; then
         docker_compose logs --tail 15 "$@" >&2 || true
         die "not all containers became healthy" "the log: $LOGS/docker.log; or go native: infra/services.sh wipe, then HOLDFAST_NATIVE=1"
     fi
-    local service
     for service in "$@"; do ok "$service ready on $("${service}_endpoint") (container)"; done
 }
 

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # Its variables are for those who source it.
 # What ./run, ./test and infra/services.sh share: where things are, how progress looks, processes by pid file.
 #
 # Sourced, never run. Sets paths and ports from HOLDFAST_* with their defaults; starts nothing by itself.
@@ -15,7 +15,7 @@ KAFKA_CONTROLLER_PORT=${HOLDFAST_KAFKA_CONTROLLER_PORT:-19093}
 REGISTRY_PORT=${HOLDFAST_REGISTRY_PORT:-18081}
 REDIS_PORT=${HOLDFAST_REDIS_PORT:-16379}
 POSTGRES_PORT=${HOLDFAST_POSTGRES_PORT:-15432}
-START_TIMEOUT_S=${HOLDFAST_START_TIMEOUT:-120}
+START_TIMEOUT_S=${HOLDFAST_START_TIMEOUT:-180}
 
 # ---- what the user sees -------------------------------------------------------------------------
 
@@ -102,6 +102,8 @@ daemon() {
     local name=$1 pid
     shift
     mkdir -p -- "$LOGS" "$PIDS"
+    # One old log is kept; the disk of a machine that runs this for months is not ours to fill.
+    [[ $(stat -c %s -- "$LOGS/$name.log" 2>/dev/null || echo 0) -lt 20000000 ]] || mv -f -- "$LOGS/$name.log" "$LOGS/$name.log.1"
     # Descriptors 8 and 9 are our locks: a daemon that kept one would hold it for its whole life.
     setsid "$@" </dev/null >>"$LOGS/$name.log" 2>&1 8>&- 9>&- &
     pid=$!

@@ -82,11 +82,12 @@ stop_one() {
 }
 
 kill_one() {
-    local service=$1 pid child
+    local service=$1 pid child children=()
     pid=$(pid_of "$service") || { warn "$service does not run"; return 0; }
     # Postgres' backends outlive their killed parent for a moment, and a restart would trip over them.
     local family=("$pid")
-    for child in $(cat "/proc/$pid/task/$pid/children" 2>/dev/null); do family+=("$child"); done
+    read -ra children 2>/dev/null <"/proc/$pid/task/$pid/children" || true
+    family+=("${children[@]}")
     kill -KILL "${family[@]}" 2>/dev/null || true
     for child in "${family[@]}"; do await_end "$child" 10 || warn "pid $child of $service still there after SIGKILL"; done
     rm -f -- "$PIDS/$service"
@@ -108,9 +109,10 @@ status_one() {
 
 wipe() {
     local everything=$1 part
+    ! pid_of holdfast >/dev/null || die "holdfast still runs on $STATE" "./run --stop, or all at once: ./run --wipe"
     postgres_wipe
     # Not the whole folder: HOLDFAST_STATE may name one that holds other things too, and dist usually lies in it.
-    for part in kafka registry redis postgres logs pids engine holdfast.log .lock; do rm -rf -- "${STATE:?}/$part"; done
+    for part in kafka registry redis postgres logs pids engine .lock; do rm -rf -- "${STATE:?}/$part"; done
     if [[ $everything == yes ]]; then rm -rf -- "$DIST"; fi
     rmdir -- "$STATE" 2>/dev/null || true
     ok "state deleted: $STATE"
