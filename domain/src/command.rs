@@ -1,0 +1,176 @@
+//! Commands: records that ask. Each is legal by construction; what cannot be built is refused before it is decided.
+
+use crate::{
+    ids::HoldId,
+    values::{Invalid, Key, Lines, Millis, Sku, Tenant, Text, UserId},
+};
+
+/// What to do when not all lines can be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Policy {
+    /// Hold the whole cart or nothing.
+    #[default]
+    AllOrNothing,
+}
+
+impl Policy {
+    /// The policy's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AllOrNothing => "all_or_nothing",
+        }
+    }
+
+    /// Parses a policy's name.
+    ///
+    /// # Errors
+    /// [`Invalid`] for a name that this version does not know.
+    pub fn parse(name: &str) -> Result<Self, Invalid> {
+        match name {
+            "all_or_nothing" => Ok(Self::AllOrNothing),
+            _ => Err(Invalid::new("policy", "must be all_or_nothing")),
+        }
+    }
+}
+
+/// Where a forwarded or resent command comes from: it is applied once per source.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Source {
+    /// Topic of the original record.
+    pub topic: String,
+    /// Partition of the original record.
+    pub partition: i32,
+    /// Offset of the original record.
+    pub offset: i64,
+    /// Log time of the original record, in milliseconds.
+    pub log_time: Millis,
+}
+
+/// A request for units.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reserve {
+    /// Names the hold together with the tenant.
+    pub idempotency_key: Key,
+    /// Who buys.
+    pub user_id: UserId,
+    /// What.
+    pub lines: Lines,
+    /// How long, in milliseconds; `None` for the default.
+    pub ttl_ms: Option<Millis>,
+    /// What to do when not all lines can be held.
+    pub policy: Policy,
+    /// The caller's own reference.
+    pub external_ref: Option<Text>,
+}
+
+/// How stock on hand changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adjustment {
+    /// By so many units.
+    Change(i64),
+    /// To so many units.
+    Set(i64),
+}
+
+/// What a command asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommandBody {
+    /// Hold units.
+    Reserve(Reserve),
+    /// The buyer has paid.
+    Confirm {
+        /// Which hold.
+        hold_id: HoldId,
+        /// The payment.
+        payment_ref: Text,
+    },
+    /// Give the units back.
+    Cancel {
+        /// Which hold.
+        hold_id: HoldId,
+        /// Why.
+        reason: Text,
+    },
+    /// Move the deadline to log time + ttl.
+    Extend {
+        /// Which hold.
+        hold_id: HoldId,
+        /// How long from now, in milliseconds.
+        ttl_ms: Millis,
+    },
+    /// Give the units back if the deadline has passed.
+    Release {
+        /// Which hold.
+        hold_id: HoldId,
+        /// Only this attempt of it.
+        attempt: Option<i64>,
+    },
+    /// Change stock on hand; makes the SKU when it is new.
+    AdjustStock {
+        /// Which SKU.
+        sku: Sku,
+        /// How.
+        adjustment: Adjustment,
+        /// Refuse unless this many units are on hand.
+        expected_on_hand: Option<i64>,
+        /// Why.
+        reason: Text,
+        /// The caller's document.
+        reference: Option<Text>,
+        /// Who.
+        actor: Text,
+    },
+    /// Replace the SKU's policy; makes the SKU when it is new.
+    ConfigureSku {
+        /// Which SKU.
+        sku: Sku,
+        /// The new policy.
+        policy: crate::stock::SkuPolicy,
+    },
+}
+
+impl CommandBody {
+    /// The body's name, as in the schema.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Reserve(_) => "Reserve",
+            Self::Confirm { .. } => "Confirm",
+            Self::Cancel { .. } => "Cancel",
+            Self::Extend { .. } => "Extend",
+            Self::Release { .. } => "Release",
+            Self::AdjustStock { .. } => "AdjustStock",
+            Self::ConfigureSku { .. } => "ConfigureSku",
+        }
+    }
+
+    /// The hold that it names; a Reserve names one only together with its lane.
+    #[must_use]
+    pub fn hold_id(&self) -> Option<HoldId> {
+        match self {
+            Self::Confirm { hold_id, .. }
+            | Self::Cancel { hold_id, .. }
+            | Self::Extend { hold_id, .. }
+            | Self::Release { hold_id, .. } => Some(*hold_id),
+            Self::Reserve(_) | Self::AdjustStock { .. } | Self::ConfigureSku { .. } => None,
+        }
+    }
+}
+
+/// A record that asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// Unique per command; names AdjustStock, ConfigureSku and Extend for idempotency.
+    pub command_id: Key,
+    /// Unique per request; copied into the event, where the waiting client finds it.
+    pub request_id: Key,
+    /// Whose stock.
+    pub tenant: Tenant,
+    /// The producer's clock, in milliseconds; decides nothing.
+    pub issued_at: Millis,
+    /// Set on a copy that was forwarded or resent.
+    pub source: Option<Source>,
+    /// What it asks.
+    pub body: CommandBody,
+}

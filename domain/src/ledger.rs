@@ -1,0 +1,296 @@
+//! The ledger: the picture of one lane that its valid events add up to.
+//!
+//! A rebuild loads it into Redis, `verify` compares it with Redis and Postgres. Events carry absolute counters, and the
+//! ledger checks each against what the step before left, so a log that contradicts itself is found at its first event.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::{
+    command::Source,
+    event::{Event, EventBody, EventLine, HoldTerms},
+    fingerprint::Fingerprint,
+    hold::{HoldState, Step},
+    ids::HoldId,
+    stock::Stock,
+    values::{Key, Millis, Sku, Tenant, UserId},
+};
+
+/// A hold with its lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerHold {
+    /// Whose stock.
+    pub tenant: Tenant,
+    /// What it is.
+    pub terms: HoldTerms,
+    /// SKU and units, ascending by SKU.
+    pub lines: Vec<(Sku, i64)>,
+}
+
+/// An applied command id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remembered {
+    /// What it stands for.
+    pub fingerprint: Fingerprint,
+    /// Log time when it was applied, in milliseconds.
+    pub at: Millis,
+}
+
+/// An event that does not follow from those before it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the event of command {command_offset} contradicts the log before it: {problem}")]
+pub struct Contradiction {
+    /// The event's command.
+    pub command_offset: i64,
+    /// What does not fit.
+    pub problem: String,
+}
+
+/// One lane's stock, holds, purchase counts and what is remembered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Counters and policy by tenant and SKU.
+    pub stock: BTreeMap<(Tenant, Sku), Stock>,
+    /// Holds that were ever accepted, by id.
+    pub holds: HashMap<HoldId, LedgerHold>,
+    /// Units that a user holds or has bought, where not zero.
+    pub counted: HashMap<(Tenant, Sku, UserId), i64>,
+    /// Applied command ids.
+    pub commands: HashMap<(Tenant, Key), Remembered>,
+    /// Applied sources of forwarded commands, with the log time when they were applied.
+    pub sources: HashMap<Source, Millis>,
+}
+
+/// How one line's counters moved.
+#[derive(Clone, Copy)]
+struct Move {
+    held: i64,
+    allocated: i64,
+    counted: i64,
+}
+
+const TAKE: Move = Move {
+    held: 1,
+    allocated: 0,
+    counted: 1,
+};
+const GIVE_BACK: Move = Move {
+    held: -1,
+    allocated: 0,
+    counted: -1,
+};
+const ALLOCATE: Move = Move {
+    held: -1,
+    allocated: 1,
+    counted: 0,
+};
+
+impl Ledger {
+    /// Takes a valid event into the picture.
+    ///
+    /// # Errors
+    /// [`Contradiction`] when its counters or its hold's step do not follow from the events before.
+    pub fn apply(&mut self, event: &Event) -> Result<(), Contradiction> {
+        self.apply_body(event).map_err(|problem| Contradiction {
+            command_offset: event.command_offset,
+            problem,
+        })?;
+        if let Some(source) = &event.source {
+            self.sources.insert(source.clone(), event.decided_at);
+        }
+        Ok(())
+    }
+
+    fn apply_body(&mut self, event: &Event) -> Result<(), String> {
+        match &event.body {
+            EventBody::HoldCreated => self.create(event),
+            EventBody::HoldConfirmed => self.end(event, Step::Confirm, ALLOCATE),
+            EventBody::HoldCancelled => self.end(event, Step::Cancel, GIVE_BACK),
+            EventBody::HoldExpired => self.end(event, Step::Expire, GIVE_BACK),
+            EventBody::HoldExtended { fingerprint } => {
+                self.step_hold(event, Step::Extend)?;
+                self.remember(event, *fingerprint)
+            }
+            EventBody::StockAdjusted {
+                change, fingerprint, ..
+            } => {
+                let line = only_line(event)?;
+                let stock = self.stock.entry((event.tenant.clone(), line.sku.clone())).or_default();
+                let expected = Stock {
+                    on_hand: stock.on_hand + change,
+                    version: stock.version + 1,
+                    ..*stock
+                };
+                *stock = expected;
+                agree(line, &expected)?;
+                self.remember(event, *fingerprint)
+            }
+            EventBody::SkuConfigured { policy, fingerprint } => {
+                let line = only_line(event)?;
+                let stock = self.stock.entry((event.tenant.clone(), line.sku.clone())).or_default();
+                let expected = Stock {
+                    policy: *policy,
+                    version: stock.version + 1,
+                    ..*stock
+                };
+                *stock = expected;
+                agree(line, &expected)?;
+                self.remember(event, *fingerprint)
+            }
+            EventBody::LaneOpened { .. }
+            | EventBody::HoldRejected { .. }
+            | EventBody::HoldReplayed
+            | EventBody::StockReplayed
+            | EventBody::CommandForwarded { .. }
+            | EventBody::OffsetsSkipped
+            | EventBody::CommandRefused { .. } => Ok(()),
+        }
+    }
+
+    fn create(&mut self, event: &Event) -> Result<(), String> {
+        let (hold_id, terms) = hold_of(event)?;
+        if let Some(known) = self.holds.get(&hold_id)
+            && known.terms.state == HoldState::Held
+        {
+            return Err(format!("hold {hold_id} is already held"));
+        }
+        let lines = event
+            .lines
+            .iter()
+            .map(|line| (line.sku.clone(), line.quantity))
+            .collect();
+        self.holds.insert(
+            hold_id,
+            LedgerHold {
+                tenant: event.tenant.clone(),
+                terms: terms.clone(),
+                lines,
+            },
+        );
+        self.move_lines(event, &terms.user_id, TAKE)
+    }
+
+    fn end(&mut self, event: &Event, step: Step, moved: Move) -> Result<(), String> {
+        let user_id = self.step_hold(event, step)?;
+        self.move_lines(event, &user_id, moved)
+    }
+
+    fn step_hold(&mut self, event: &Event, step: Step) -> Result<UserId, String> {
+        let (hold_id, terms) = hold_of(event)?;
+        let hold = self
+            .holds
+            .get_mut(&hold_id)
+            .ok_or_else(|| format!("hold {hold_id} was never created"))?;
+        let next = hold
+            .terms
+            .state
+            .step(step, event.decided_at, hold.terms.expires_at)
+            .map_err(|reason| format!("hold {hold_id} cannot take {step:?}: {reason}"))?;
+        if next != terms.state {
+            return Err(format!(
+                "hold {hold_id} should be {} but the event says {}",
+                next.name(),
+                terms.state.name()
+            ));
+        }
+        let same_lines = hold.lines.len() == event.lines.len()
+            && hold
+                .lines
+                .iter()
+                .zip(&event.lines)
+                .all(|(a, b)| a.0 == b.sku && a.1 == b.quantity);
+        if !same_lines {
+            return Err(format!("the lines of hold {hold_id} changed"));
+        }
+        hold.terms = terms.clone();
+        Ok(hold.terms.user_id.clone())
+    }
+
+    fn move_lines(&mut self, event: &Event, user_id: &UserId, moved: Move) -> Result<(), String> {
+        for line in &event.lines {
+            let key = (event.tenant.clone(), line.sku.clone());
+            let stock = self
+                .stock
+                .get_mut(&key)
+                .ok_or_else(|| format!("SKU {} was never stocked", line.sku))?;
+            let expected = Stock {
+                held: stock.held + moved.held * line.quantity,
+                allocated: stock.allocated + moved.allocated * line.quantity,
+                version: stock.version + 1,
+                ..*stock
+            };
+            *stock = expected;
+            agree(line, &expected)?;
+            let key = (key.0, key.1, user_id.clone());
+            let counted = self.counted.get(&key).copied().unwrap_or(0) + moved.counted * line.quantity;
+            if counted != line.counted {
+                return Err(format!(
+                    "{user_id} has {counted} of {} but the event says {}",
+                    line.sku, line.counted
+                ));
+            }
+            if counted == 0 {
+                self.counted.remove(&key);
+            } else {
+                self.counted.insert(key, counted);
+            }
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, event: &Event, fingerprint: Fingerprint) -> Result<(), String> {
+        let key = Key::parse("command_id", &event.command_id).map_err(|invalid| invalid.to_string())?;
+        self.commands.insert(
+            (event.tenant.clone(), key),
+            Remembered {
+                fingerprint,
+                at: event.decided_at,
+            },
+        );
+        Ok(())
+    }
+
+    /// Drops what a lane no longer remembers at log time `now`: holds that ended without a sale, command ids and
+    /// sources, each `remember_ms` after its last change.
+    pub fn forget(&mut self, now: Millis, remember_ms: Millis) {
+        let keep = |at: Millis| at + remember_ms > now;
+        self.holds.retain(|_, hold| match hold.terms.state {
+            HoldState::Held | HoldState::Confirmed => true,
+            HoldState::Cancelled | HoldState::Expired | HoldState::Rejected => keep(hold.terms.changed_at),
+        });
+        self.commands.retain(|_, remembered| keep(remembered.at));
+        self.sources.retain(|_, at| keep(*at));
+    }
+}
+
+fn hold_of(event: &Event) -> Result<(HoldId, &HoldTerms), String> {
+    match (event.hold_id, &event.hold) {
+        (Some(hold_id), Some(terms)) => Ok((hold_id, terms)),
+        _ => Err(format!("{} names no hold", event.body.name())),
+    }
+}
+
+fn only_line(event: &Event) -> Result<&EventLine, String> {
+    match event.lines.as_slice() {
+        [line] => Ok(line),
+        lines => Err(format!(
+            "{} has {} lines instead of one",
+            event.body.name(),
+            lines.len()
+        )),
+    }
+}
+
+fn agree(line: &EventLine, stock: &Stock) -> Result<(), String> {
+    let says = (line.on_hand, line.held, line.allocated, line.sku_version);
+    let follows = (stock.on_hand, stock.held, stock.allocated, stock.version);
+    if says != follows {
+        return Err(format!(
+            "{}: (on_hand, held, allocated, version) should be {follows:?} but the event says {says:?}",
+            line.sku
+        ));
+    }
+    if !stock.is_sound() {
+        return Err(format!("{} is oversold: {stock:?}", line.sku));
+    }
+    Ok(())
+}

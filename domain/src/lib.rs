@@ -1,0 +1,29 @@
+//! What stock means: ids, the hold's state machine, stock arithmetic, and the fold of a lane's log.
+//!
+//! No I/O, no async, no clock and no randomness: time, ids and offsets are arguments. Every other crate builds on this
+//! one; this one knows none of them.
+
+pub mod command;
+pub mod event;
+pub mod fingerprint;
+pub mod fold;
+pub mod hold;
+pub mod ids;
+pub mod lane;
+pub mod ledger;
+pub mod limits;
+pub mod refusal;
+pub mod stock;
+pub mod values;
+
+pub use command::{Adjustment, Command, CommandBody, Policy, Reserve, Source};
+pub use event::{Event, EventBody, EventLine, HoldTerms, Shortage};
+pub use fingerprint::Fingerprint;
+pub use fold::{LaneState, Stamp, Verdict};
+pub use hold::HoldState;
+pub use ids::{EventId, HoldId};
+pub use lane::Lane;
+pub use ledger::{Contradiction, Ledger};
+pub use refusal::Reason;
+pub use stock::{SkuPolicy, Stock};
+pub use values::{Invalid, Key, Line, Lines, Millis, Quantity, Sku, Tenant, Text, UserId};

@@ -1,0 +1,80 @@
+//! Readers of assigned partitions.
+
+use std::time::Duration;
+
+use rdkafka::{
+    ClientContext, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    error::KafkaError,
+    message::{BorrowedMessage, Headers},
+};
+
+use super::client;
+
+/// A context that keeps librdkafka's chatter at debug level: roles log what it means to them.
+#[derive(Debug)]
+pub struct Quiet;
+
+impl ClientContext for Quiet {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "kafka consumer");
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+/// A consumer of assigned partitions.
+pub type Reader = BaseConsumer<Quiet>;
+
+/// How long one question to a broker may take.
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Makes a reader; no connection is needed yet.
+///
+/// # Errors
+/// [`KafkaError`] when librdkafka refuses the options.
+pub fn reader(brokers: &str, client_id: &str, group_id: &str) -> Result<Reader, KafkaError> {
+    client::reader(brokers, client_id, group_id).create_with_context(Quiet)
+}
+
+/// Reads these partitions from these offsets on, and nothing else.
+///
+/// # Errors
+/// [`KafkaError`] when librdkafka refuses the assignment.
+pub fn assign(reader: &Reader, from: &[(&str, i32, i64)]) -> Result<(), KafkaError> {
+    let mut list = TopicPartitionList::new();
+    for (topic, partition, offset) in from {
+        list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
+    }
+    reader.assign(&list)
+}
+
+/// The first offset that the broker still has and the offset of the next record.
+///
+/// # Errors
+/// [`KafkaError`] when the broker does not answer in time.
+pub fn bounds(reader: &Reader, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
+    reader.fetch_watermarks(topic, partition, ASK_TIMEOUT)
+}
+
+/// How many partitions a topic has; `None` when there is no such topic.
+///
+/// # Errors
+/// [`KafkaError`] when no broker answers in time.
+pub fn partition_count(reader: &Reader, topic: &str) -> Result<Option<usize>, KafkaError> {
+    let metadata = reader.fetch_metadata(Some(topic), ASK_TIMEOUT)?;
+    Ok(metadata
+        .topics()
+        .iter()
+        .find(|found| found.name() == topic && found.error().is_none())
+        .map(|found| found.partitions().len())
+        .filter(|count| *count > 0))
+}
+
+/// A record's headers, in order.
+pub fn headers<'a>(message: &'a BorrowedMessage<'_>) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> {
+    message
+        .headers()
+        .into_iter()
+        .flat_map(|headers| headers.iter().map(|header| (header.key, header.value)))
+}

@@ -1,0 +1,176 @@
+//! A producer that never blocks: acknowledgements come back by callback or as a future.
+
+use std::{future::Future, sync::Arc};
+
+use rdkafka::{
+    ClientContext, Message,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{DeliveryResult, Header, OwnedHeaders},
+    producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer},
+};
+use tokio::sync::oneshot;
+
+use super::client;
+
+/// One record to produce.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    /// Full topic name.
+    pub topic: &'a str,
+    /// Explicit partition; `None` lets the key decide as the Java client does.
+    pub partition: Option<i32>,
+    /// Key.
+    pub key: Option<&'a [u8]>,
+    /// Value.
+    pub value: Option<&'a [u8]>,
+    /// Headers, in order.
+    pub headers: &'a [(&'static str, String)],
+}
+
+/// Where an acknowledged record stands: every in-sync replica has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Partition.
+    pub partition: i32,
+    /// Offset.
+    pub offset: i64,
+}
+
+/// Why there is no acknowledgement.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ProduceError {
+    /// The record was never sent.
+    #[error("the producer's queue is full")]
+    QueueFull,
+    /// The record was not written, or nobody knows.
+    #[error("the broker did not acknowledge: {0}")]
+    Unacknowledged(KafkaError),
+}
+
+type Callback = Box<dyn FnOnce(Result<Position, ProduceError>) + Send + Sync>;
+
+struct Deliveries;
+
+impl ClientContext for Deliveries {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "kafka producer");
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = Box<Callback>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, callback: Box<Callback>) {
+        callback(match result {
+            Ok(message) => Ok(Position {
+                partition: message.partition(),
+                offset: message.offset(),
+            }),
+            Err((error, _)) => Err(ProduceError::Unacknowledged(error.clone())),
+        });
+    }
+}
+
+/// A threaded, idempotent producer. Clones share one client.
+#[derive(Clone)]
+pub struct Producer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// Taken only by the drop.
+    client: Option<ThreadedProducer<Deliveries>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // librdkafka's drop polls in steps of 100 ms: never on a caller's thread.
+        let client = self.client.take();
+        drop(crate::task::thread("kafka-producer-drop", move || drop(client)));
+    }
+}
+
+impl std::fmt::Debug for Producer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Producer").finish_non_exhaustive()
+    }
+}
+
+impl Producer {
+    /// Makes a producer; no connection is needed yet.
+    ///
+    /// # Errors
+    /// [`KafkaError`] when librdkafka refuses the options.
+    pub fn new(brokers: &str, client_id: &str, linger_ms: &str) -> Result<Self, KafkaError> {
+        let client = client::producer(brokers, client_id, linger_ms).create_with_context(Deliveries)?;
+        Ok(Self {
+            inner: Arc::new(Inner { client: Some(client) }),
+        })
+    }
+
+    fn client(&self) -> &ThreadedProducer<Deliveries> {
+        self.inner.client.as_ref().expect("only the drop takes it")
+    }
+
+    /// Queues a record; `done` is called once, from librdkafka's thread, with its fate.
+    ///
+    /// # Errors
+    /// [`ProduceError`] when it could not even be queued; `done` is not called then.
+    pub fn send_then(
+        &self,
+        record: Record<'_>,
+        done: impl FnOnce(Result<Position, ProduceError>) + Send + Sync + 'static,
+    ) -> Result<(), ProduceError> {
+        let callback: Callback = Box::new(done);
+        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+        for (key, value) in record.headers {
+            headers = headers.insert(Header {
+                key,
+                value: Some(value.as_str()),
+            });
+        }
+        let mut queued: BaseRecord<'_, [u8], [u8], Box<Callback>> =
+            BaseRecord::with_opaque_to(record.topic, Box::new(callback)).headers(headers);
+        queued.partition = record.partition;
+        queued.key = record.key;
+        queued.payload = record.value;
+        self.client().send(queued).map_err(|(error, _)| match error {
+            KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => ProduceError::QueueFull,
+            other => ProduceError::Unacknowledged(other),
+        })
+    }
+
+    /// Queues a record and returns its acknowledgement to wait for. Dropping the future does not take the record back.
+    ///
+    /// # Errors
+    /// [`ProduceError`] when it could not even be queued.
+    pub fn send(
+        &self,
+        record: Record<'_>,
+    ) -> Result<impl Future<Output = Result<Position, ProduceError>> + Send + 'static, ProduceError> {
+        let (done, acknowledged) = oneshot::channel();
+        self.send_then(record, move |result| {
+            // Nobody waits any more: the record's fate stands in the log.
+            let _gone = done.send(result);
+        })?;
+        Ok(async move {
+            acknowledged
+                .await
+                .unwrap_or(Err(ProduceError::Unacknowledged(KafkaError::Canceled)))
+        })
+    }
+
+    /// Records that are queued or in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        usize::try_from(self.client().in_flight_count()).unwrap_or(0)
+    }
+
+    /// Waits until every queued record has its fate, at most `timeout`. Blocks: only at shutdown.
+    ///
+    /// # Errors
+    /// [`KafkaError`] when some have none yet.
+    pub fn flush(&self, timeout: std::time::Duration) -> Result<(), KafkaError> {
+        self.client().flush(timeout)
+    }
+}

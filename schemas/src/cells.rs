@@ -1,0 +1,238 @@
+//! Values of a lane's Redis keys: what the Lua scripts read and write, and what tools that look at Redis decode.
+//!
+//! Holds, remembered commands and the forget list are MessagePack arrays; an absent text is the empty string. Stock is a
+//! hash, so that `redis-cli HGETALL` shows it.
+
+use std::collections::HashMap;
+
+use domain::{
+    Fingerprint, HoldState, HoldTerms, Invalid, Key, Policy, Sku, SkuPolicy, Stock, Tenant, Text, UserId,
+    ledger::{LedgerHold, Remembered},
+};
+use serde::{Deserialize, Serialize};
+
+/// A hold as Redis keeps it; the order of the fields is the order of the array.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldCell {
+    /// [`HoldState::name`].
+    pub state: String,
+    /// Offset of its Reserve.
+    pub attempt: i64,
+    /// Whose stock.
+    pub tenant: String,
+    /// Who buys.
+    pub user_id: String,
+    /// The key that names it.
+    pub idempotency_key: String,
+    /// Hexadecimal.
+    pub fingerprint: String,
+    /// Log time in milliseconds.
+    pub created_at: i64,
+    /// Deadline in milliseconds.
+    pub expires_at: i64,
+    /// Log time in milliseconds.
+    pub changed_at: i64,
+    /// [`Policy::name`].
+    pub policy: String,
+    /// Empty: none.
+    pub external_ref: String,
+    /// Empty: none.
+    pub payment_ref: String,
+    /// Empty: none.
+    pub reason: String,
+    /// SKU and units, ascending by SKU.
+    pub lines: Vec<(String, i64)>,
+}
+
+/// A remembered command id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandCell {
+    /// Hexadecimal.
+    pub fingerprint: String,
+    /// Log time when it was applied, in milliseconds.
+    pub at: i64,
+}
+
+/// Fields of a stock hash, in the order in which they are written. An absent limit is the empty string.
+pub const STOCK_FIELDS: [&str; 6] = [
+    "on_hand",
+    "held",
+    "allocated",
+    "version",
+    "safety_stock",
+    "max_per_user",
+];
+
+fn corrupt(what: impl std::fmt::Display) -> Invalid {
+    Invalid::new("redis", format!("cannot be read: {what}"))
+}
+
+/// MessagePack of a cell.
+///
+/// # Panics
+/// Never: cells are plain texts and numbers.
+#[must_use]
+pub fn pack<T: Serialize>(cell: &T) -> Vec<u8> {
+    rmp_serde::to_vec(cell).expect("cells are plain texts and numbers")
+}
+
+impl From<&LedgerHold> for HoldCell {
+    fn from(hold: &LedgerHold) -> Self {
+        let terms = &hold.terms;
+        let text = |text: &Option<Text>| text.as_ref().map(ToString::to_string).unwrap_or_default();
+        Self {
+            state: terms.state.name().to_owned(),
+            attempt: terms.attempt,
+            tenant: hold.tenant.to_string(),
+            user_id: terms.user_id.to_string(),
+            idempotency_key: terms.idempotency_key.to_string(),
+            fingerprint: hex(&terms.fingerprint),
+            created_at: terms.created_at,
+            expires_at: terms.expires_at,
+            changed_at: terms.changed_at,
+            policy: terms.policy.name().to_owned(),
+            external_ref: text(&terms.external_ref),
+            payment_ref: text(&terms.payment_ref),
+            reason: text(&terms.reason),
+            lines: hold
+                .lines
+                .iter()
+                .map(|(sku, units)| (sku.to_string(), *units))
+                .collect(),
+        }
+    }
+}
+
+impl TryFrom<HoldCell> for LedgerHold {
+    type Error = Invalid;
+
+    fn try_from(cell: HoldCell) -> Result<Self, Invalid> {
+        Ok(Self {
+            tenant: Tenant::parse(&cell.tenant)?,
+            terms: HoldTerms {
+                attempt: cell.attempt,
+                state: HoldState::from_name(&cell.state).ok_or_else(|| corrupt(format!("state {}", cell.state)))?,
+                user_id: UserId::parse(&cell.user_id)?,
+                idempotency_key: Key::parse("idempotency_key", &cell.idempotency_key)?,
+                fingerprint: unhex(&cell.fingerprint)?,
+                created_at: cell.created_at,
+                expires_at: cell.expires_at,
+                changed_at: cell.changed_at,
+                policy: Policy::parse(&cell.policy)?,
+                external_ref: note("external_ref", &cell.external_ref)?,
+                payment_ref: note("payment_ref", &cell.payment_ref)?,
+                reason: note("reason", &cell.reason)?,
+            },
+            lines: cell
+                .lines
+                .iter()
+                .map(|(sku, units)| Ok((Sku::parse(sku)?, *units)))
+                .collect::<Result<_, Invalid>>()?,
+        })
+    }
+}
+
+/// Reads a hold's value.
+///
+/// # Errors
+/// [`Invalid`] when it is not a hold.
+pub fn read_hold(bytes: &[u8]) -> Result<LedgerHold, Invalid> {
+    rmp_serde::from_slice::<HoldCell>(bytes).map_err(corrupt)?.try_into()
+}
+
+/// Reads a remembered command's value.
+///
+/// # Errors
+/// [`Invalid`] when it is not one.
+pub fn read_command(bytes: &[u8]) -> Result<Remembered, Invalid> {
+    let cell: CommandCell = rmp_serde::from_slice(bytes).map_err(corrupt)?;
+    Ok(Remembered {
+        fingerprint: unhex(&cell.fingerprint)?,
+        at: cell.at,
+    })
+}
+
+/// The fields of a stock hash, in the order of [`STOCK_FIELDS`].
+#[must_use]
+pub fn stock_values(stock: &Stock) -> [String; 6] {
+    [
+        stock.on_hand.to_string(),
+        stock.held.to_string(),
+        stock.allocated.to_string(),
+        stock.version.to_string(),
+        stock.policy.safety_stock.to_string(),
+        stock
+            .policy
+            .max_per_user
+            .map(|units| units.to_string())
+            .unwrap_or_default(),
+    ]
+}
+
+/// Reads a stock hash.
+///
+/// # Errors
+/// [`Invalid`] when a field is missing or not a number.
+pub fn read_stock(fields: &HashMap<String, String>) -> Result<Stock, Invalid> {
+    let text = |name: &str| fields.get(name).ok_or_else(|| corrupt(format!("stock has no {name}")));
+    let number = |name: &str| {
+        text(name)?
+            .parse::<i64>()
+            .map_err(|error| corrupt(format!("{name}: {error}")))
+    };
+    let max_per_user = match text("max_per_user")?.as_str() {
+        "" => None,
+        units => Some(
+            units
+                .parse()
+                .map_err(|error| corrupt(format!("max_per_user: {error}")))?,
+        ),
+    };
+    Ok(Stock {
+        on_hand: number("on_hand")?,
+        held: number("held")?,
+        allocated: number("allocated")?,
+        version: number("version")?,
+        policy: SkuPolicy {
+            safety_stock: number("safety_stock")?,
+            max_per_user,
+        },
+    })
+}
+
+/// A fingerprint in hexadecimal.
+#[must_use]
+pub fn hex(fingerprint: &Fingerprint) -> String {
+    use std::fmt::Write as _;
+    fingerprint
+        .as_bytes()
+        .iter()
+        .fold(String::with_capacity(64), |mut text, byte| {
+            write!(text, "{byte:02x}").expect("a String takes all");
+            text
+        })
+}
+
+/// A fingerprint from hexadecimal.
+///
+/// # Errors
+/// [`Invalid`] unless it is 64 hexadecimal digits.
+pub fn unhex(text: &str) -> Result<Fingerprint, Invalid> {
+    let bytes: Option<Vec<u8>> = (0..text.len() / 2)
+        .map(|index| {
+            text.get(2 * index..2 * index + 2)
+                .and_then(|pair| u8::from_str_radix(pair, 16).ok())
+        })
+        .collect();
+    bytes
+        .and_then(|bytes| Fingerprint::from_bytes(&bytes))
+        .ok_or_else(|| corrupt("a fingerprint is not 64 digits"))
+}
+
+fn note(field: &'static str, text: &str) -> Result<Option<Text>, Invalid> {
+    if text.is_empty() {
+        Ok(None)
+    } else {
+        Text::parse(field, text).map(Some)
+    }
+}

@@ -1,0 +1,242 @@
+//! Dumb mirrors of the Avro records, field for field. Struct and variant names are the schema's names.
+
+#![expect(missing_docs, reason = "the schemas document every field; a second text would drift")]
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InventoryCommand {
+    pub command_id: String,
+    pub request_id: String,
+    pub tenant: String,
+    pub issued_at: i64,
+    pub source: Option<Source>,
+    pub body: CommandBody,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    pub topic: String,
+    pub partition: i32,
+    pub offset: i64,
+    pub log_time: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CommandBody {
+    Reserve(Reserve),
+    Confirm(Confirm),
+    Cancel(Cancel),
+    Extend(Extend),
+    Release(Release),
+    AdjustStock(AdjustStock),
+    ConfigureSku(ConfigureSku),
+}
+
+/// Branches of the command's `body` union that this version reads.
+pub const COMMAND_BODIES: [&str; 7] = [
+    "Reserve",
+    "Confirm",
+    "Cancel",
+    "Extend",
+    "Release",
+    "AdjustStock",
+    "ConfigureSku",
+];
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reserve {
+    pub idempotency_key: String,
+    pub user_id: String,
+    pub lines: Vec<ReserveLine>,
+    pub ttl_ms: Option<i64>,
+    pub policy: String,
+    pub external_ref: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReserveLine {
+    pub sku: String,
+    pub quantity: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirm {
+    pub hold_id: String,
+    pub payment_ref: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancel {
+    pub hold_id: String,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extend {
+    pub hold_id: String,
+    pub ttl_ms: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    pub hold_id: String,
+    pub attempt: Option<i64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdjustStock {
+    pub sku: String,
+    pub change: Option<i64>,
+    pub set: Option<i64>,
+    pub expected_on_hand: Option<i64>,
+    pub reason: String,
+    pub reference: Option<String>,
+    pub actor: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigureSku {
+    pub sku: String,
+    pub safety_stock: i64,
+    pub max_per_user: Option<i64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InventoryEvent {
+    pub event_id: String,
+    pub request_id: String,
+    pub epoch: i64,
+    pub command_offset: i64,
+    pub previous_command_offset: i64,
+    pub command_id: String,
+    pub tenant: String,
+    pub hold_id: Option<String>,
+    pub decided_at: i64,
+    pub source: Option<Source>,
+    pub hold: Option<HoldTerms>,
+    pub lines: Vec<EventLine>,
+    pub body: EventBody,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldTerms {
+    pub attempt: i64,
+    pub state: String,
+    pub user_id: String,
+    pub idempotency_key: String,
+    #[serde(with = "apache_avro::serde::bytes")]
+    pub fingerprint: Vec<u8>,
+    pub created_at: i64,
+    pub expires_at: i64,
+    pub changed_at: i64,
+    pub policy: String,
+    pub external_ref: Option<String>,
+    pub payment_ref: Option<String>,
+    pub reason: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventLine {
+    pub sku: String,
+    pub quantity: i64,
+    pub counted: i64,
+    pub on_hand: i64,
+    pub held: i64,
+    pub allocated: i64,
+    pub sku_version: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EventBody {
+    LaneOpened(LaneOpened),
+    HoldCreated(Empty),
+    HoldRejected(HoldRejected),
+    HoldConfirmed(Empty),
+    HoldCancelled(Empty),
+    HoldExpired(Empty),
+    HoldExtended(HoldExtended),
+    HoldReplayed(Empty),
+    StockAdjusted(StockAdjusted),
+    StockReplayed(Empty),
+    SkuConfigured(SkuConfigured),
+    CommandForwarded(CommandForwarded),
+    OffsetsSkipped(Empty),
+    CommandRefused(CommandRefused),
+}
+
+/// Branches of the event's `body` union that this version reads.
+pub const EVENT_BODIES: [&str; 14] = [
+    "LaneOpened",
+    "HoldCreated",
+    "HoldRejected",
+    "HoldConfirmed",
+    "HoldCancelled",
+    "HoldExpired",
+    "HoldExtended",
+    "HoldReplayed",
+    "StockAdjusted",
+    "StockReplayed",
+    "SkuConfigured",
+    "CommandForwarded",
+    "OffsetsSkipped",
+    "CommandRefused",
+];
+
+/// A body whose name says it all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Empty {}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneOpened {
+    pub nonce: String,
+    pub owner: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldRejected {
+    pub reason: String,
+    pub shortages: Vec<Shortage>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shortage {
+    pub sku: String,
+    pub requested: i64,
+    pub available: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldExtended {
+    #[serde(with = "apache_avro::serde::bytes")]
+    pub fingerprint: Vec<u8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StockAdjusted {
+    pub change: i64,
+    pub reason: String,
+    pub reference: Option<String>,
+    pub actor: String,
+    #[serde(with = "apache_avro::serde::bytes")]
+    pub fingerprint: Vec<u8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkuConfigured {
+    pub safety_stock: i64,
+    pub max_per_user: Option<i64>,
+    #[serde(with = "apache_avro::serde::bytes")]
+    pub fingerprint: Vec<u8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandForwarded {
+    pub to_lane: i32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandRefused {
+    pub reason: String,
+    pub message: String,
+}
