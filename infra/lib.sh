@@ -85,7 +85,8 @@ start_time() {
     local stat fields
     { stat=$(<"/proc/$1/stat"); } 2>/dev/null || return 1
     read -ra fields <<<"${stat##*) }" # The name in parentheses may hold blanks.
-    [[ ${fields[0]} != Z && ${fields[0]} != X ]] || return 1
+    # A killed JVM is a zombie at once, but its other threads hold the ports for a moment longer.
+    [[ ${fields[0]} != [ZX] || ${fields[17]} -gt 1 ]] || return 1
     echo "${fields[19]}"
 }
 
@@ -145,18 +146,21 @@ listener() {
         /proc/net/tcp /proc/net/tcp6 2>/dev/null)
     [[ -n $inode ]] || return 1
     fd=$(find /proc/[0-9]*/fd -lname "socket:\[$inode\]" -print -quit 2>/dev/null) || true
-    [[ -n $fd ]] || { echo "another user's process"; return 0; }
+    [[ -n $fd ]] || { echo "a process that is hidden from here"; return 0; }
     pid=${fd#/proc/} pid=${pid%%/*}
-    echo "pid $pid ($(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | cut -c1-80))"
+    echo "pid $pid ($({ tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null | cut -c1-80))"
 }
 
 # need_free <port> <variable that sets it> <what for>: dies when somebody else has the port.
 need_free() {
-    local who
-    if who=$(listener "$1"); then
+    local who tries=30 other=$(($1 + 1000))
+    # A moment of patience: what was killed just now may not have let go yet.
+    while who=$(listener "$1"); do
+        ((tries-- > 0)) && sleep 0.1 && continue
+        [[ $2 != *_ADDR ]] || other=127.0.0.1:$other
         die "$3 needs port $1, which is taken by $who" \
-            "stop that process, or choose another port: $2=$(($1 + 1000)) ${HOLDFAST_COMMAND:-$0}"
-    fi
+            "stop that process, or choose another port: $2=$other ${HOLDFAST_COMMAND:-$0}"
+    done
 }
 
 # await <what> <pid name or -> <command...>: until the command succeeds, the process dies, or the time is up.

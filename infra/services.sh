@@ -129,6 +129,7 @@ EOF
 
 main() {
     local command=${1:-help} dist=no services=() argument index service failed=0
+    : "${HOLDFAST_COMMAND:=infra/services.sh $*}" # What the hints tell the user to type.
     shift || true
     for argument in "$@"; do
         case $argument in

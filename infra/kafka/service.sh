@@ -16,7 +16,7 @@ kafka_start() {
         "$INFRA/kafka/server.properties" >"$properties"
     if [[ ! -f $home/data/meta.properties ]]; then
         # 16 random bytes in URL-safe base64, without padding: the form that Kafka gives its cluster ids.
-        kafka_java -Xmx256m kafka.tools.StorageTool format --config "$properties" \
+        java "${KAFKA_JAVA[@]}" -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 kafka.tools.StorageTool format --config "$properties" \
             --cluster-id "$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d =)" >>"$LOGS/kafka.log" 2>&1 || give_up kafka
     fi
     daemon kafka env -C "$home" java "${KAFKA_JAVA[@]}" -Xms256m -Xmx512m -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError \
@@ -24,7 +24,6 @@ kafka_start() {
 }
 
 KAFKA_JAVA=(-cp "$KAFKA_HOME/*" -Djava.awt.headless=true "-Dlog4j2.configurationFile=$INFRA/kafka/log4j2.properties")
-kafka_java() { java "${KAFKA_JAVA[@]}" "$@"; }
 
 # A clean stop writes its snapshots, so that the next start need not read whole segments.
 kafka_stop() { end kafka TERM 30; }

@@ -94,7 +94,7 @@ postgres_init() {
 postgres_forget_dead() {
     local pid
     pid=$(head -n 1 -- "$1/postmaster.pid" 2>/dev/null) || return 0
-    tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "$1" || rm -f -- "$1/postmaster.pid"
+    { tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null | grep -qF -- "$1" || rm -f -- "$1/postmaster.pid"
 }
 
 postgres_wipe() {

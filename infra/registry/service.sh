@@ -11,10 +11,12 @@ registry_start() {
     need_free "$REGISTRY_PORT" HOLDFAST_REGISTRY_PORT registry
     pid_of kafka >/dev/null || die "the registry keeps its schemas in Kafka, which does not run" "infra/services.sh start kafka registry"
     mkdir -p -- "$home"
-    # A line per request would fill the disk of a registry that is asked for schemas all day.
+    # A line per request would fill the disk of a registry that is asked for schemas all day. Its first, empty poll of
+    # Kafka lasts as long as it may, and the default is 5 s.
     daemon registry env -C "$home" \
         QUARKUS_HTTP_HOST=127.0.0.1 QUARKUS_HTTP_PORT="$REGISTRY_PORT" QUARKUS_HTTP_ACCESS_LOG_ENABLED=false \
         APICURIO_STORAGE_KIND=kafkasql APICURIO_KAFKASQL_BOOTSTRAP_SERVERS="127.0.0.1:$KAFKA_PORT" \
+        APICURIO_KAFKASQL_CONSUMER_POLL_TIMEOUT=200 \
         java -Xms64m -Xmx384m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:+ExitOnOutOfMemoryError -Djava.io.tmpdir="$home" -jar "$runner"
 }
 
