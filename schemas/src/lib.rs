@@ -9,6 +9,7 @@ pub mod codec;
 pub mod convert;
 pub mod headers;
 pub mod keys;
+pub mod picture;
 pub mod records;
 pub mod registry;
 pub mod topics;
