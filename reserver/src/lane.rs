@@ -1,0 +1,82 @@
+//! A lane's thread: turn after turn, for as long as the group says that the lane is this process' to own.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use domain::Lane;
+use plumbing::{backoff::Backoff, stop::Stop};
+use tokio::sync::watch;
+
+use crate::{Shared, end::End, open, pause, tail::Tail};
+
+/// How often a lane that is not ours looks whether it has become ours.
+const HINT_POLL: Duration = Duration::from_millis(20);
+/// How long a halted lane waits before it looks again whether somebody has mended it.
+const HALT_PAUSE: Duration = Duration::from_secs(10);
+
+/// Runs a lane until the process stops.
+pub(crate) fn run(shared: &Shared, lane: Lane, assigned: &watch::Receiver<BTreeSet<i32>>, stop: &Stop) {
+    let health = shared.context.health.component(format!("lane-{lane}"));
+    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+    let mut tail = None::<Tail>;
+    let ours = || assigned.borrow().contains(&lane.partition());
+    while !stop.is_requested() {
+        if !ours() {
+            // Somebody else's lane does not make this process unready.
+            if assigned.borrow().is_empty() {
+                health.down("waiting for Kafka to assign lanes");
+            } else {
+                health.up();
+            }
+            pause(stop, HINT_POLL);
+            continue;
+        }
+        let end = match open::open(shared, lane, &mut tail, stop) {
+            Ok(mut turn) => {
+                health.up();
+                backoff.reset();
+                let end = turn.run(&ours, stop);
+                tail = turn.into_tail();
+                end
+            }
+            Err(end) => end,
+        };
+        metrics::counter!("holdfast_lane_turns_ended_total", "why" => why(&end)).increment(1);
+        match end {
+            End::Stopped => break,
+            End::Unassigned => tracing::info!(lane = lane.number(), "lane.released"),
+            End::Lost(reason) => {
+                tracing::warn!(
+                    lane = lane.number(),
+                    reason,
+                    "lane.lost: it is opened again from the log"
+                );
+                health.down(format!("opening again: {reason}"));
+                pause(stop, backoff.next_delay());
+            }
+            End::Down(reason) => {
+                health.down(reason);
+                pause(stop, backoff.next_delay());
+            }
+            End::Halt(reason) => {
+                tracing::error!(
+                    lane = lane.number(),
+                    reason,
+                    "lane.halted: nothing is decided here until it is mended"
+                );
+                health.down(format!("halted: {reason}"));
+                tail = None;
+                pause(stop, HALT_PAUSE);
+            }
+        }
+    }
+}
+
+fn why(end: &End) -> &'static str {
+    match end {
+        End::Stopped => "stopped",
+        End::Unassigned => "unassigned",
+        End::Lost(_) => "lost",
+        End::Down(_) => "down",
+        End::Halt(_) => "halted",
+    }
+}

@@ -1,0 +1,448 @@
+#!lua flags=allow-oom
+-- apply.lua: decide a batch of commands of one lane, or say why this owner may not.
+--
+-- KEYS     lane; the other keys of its slot are derived from it (schemas/src/keys.rs)
+-- ARGV     epoch, batch (MessagePack): { previous, commands, trim, busy, remember_ms, max_hold_ms }
+--          a command: { kind, offset, timestamp, hash, tenant, source, source_time, ... by kind }
+-- Returns  { "OK", outcome, ... } | { "FENCED", epoch } | { "GAP", fence } | { "DAMAGED", what }
+--          an outcome (MessagePack): { kind, time, previous, hash, lines, hold, reason, shortages, number }
+-- Replay   an offset at or below the fence gets the outcome it got the first time, and moves nothing.
+--
+-- Shape: unpack, fence, read and decide, write, remember, reply. Nothing that can fail comes after the first write; a
+-- script error rolls nothing back, so the lane is marked `building` while it is written.
+local STATE, ATTEMPT, TENANT, USER, FINGERPRINT, EXPIRES, CHANGED, PAYMENT, REASON, LINES = 1, 2, 3, 4, 6, 8, 9, 12, 13, 14
+local CREATED = 7
+local ON_HAND_MAX = 1000000000000
+local ENDS = { confirmed = 'already_confirmed', cancelled = 'already_cancelled', expired = 'hold_expired' }
+
+-- Unpack and fence.
+local batch = cmsgpack.unpack(ARGV[2])
+local previous, commands, trim, busy, remember_ms, max_hold_ms = unpack(batch)
+local lane = redis.call('HMGET', KEYS[1], 'epoch', 'generation', 'fence', 'building', 'log_time')
+if lane[1] ~= ARGV[1] or lane[4] then
+  return { 'FENCED', lane[1] or '-1' }
+end
+local fence, log_time = tonumber(lane[3]), tonumber(lane[5])
+local base = string.sub(KEYS[1], 1, -5) .. lane[2] .. ':'
+local journal_key, skus_key, due_key, forget_key = base .. 'journal', base .. 'skus', base .. 'due', base .. 'forget'
+
+local function int(number)
+  return string.format('%.0f', number)
+end
+
+-- What the batch has read, each key once, and what it will write.
+local stocks, holds, counts, remembered, damaged = {}, {}, {}, {}, nil
+local new_skus, outcomes, journal, forget = {}, {}, {}, {}
+
+local function damage(what)
+  damaged = what
+  error('damaged')
+end
+
+local function stock_of(name)
+  local stock = stocks[name]
+  if stock then
+    return stock
+  end
+  local key = base .. 'stock:' .. name
+  local f = redis.call('HMGET', key, 'on_hand', 'held', 'allocated', 'version', 'safety_stock', 'max_per_user')
+  if f[1] then
+    stock = { key = key, known = true, on_hand = tonumber(f[1]), held = tonumber(f[2]), allocated = tonumber(f[3]),
+      version = tonumber(f[4]), safety = tonumber(f[5]), max = tonumber(f[6]) }
+  elseif redis.call('SISMEMBER', skus_key, name) == 1 then
+    damage('stock of ' .. name .. ' is missing')
+  else
+    stock = { key = key, known = false, on_hand = 0, held = 0, allocated = 0, version = 0, safety = 0 }
+  end
+  stocks[name] = stock
+  return stock
+end
+
+local function available(stock)
+  return math.max(0, stock.on_hand - stock.held - stock.allocated - stock.safety)
+end
+
+local function count_of(name, user)
+  local users = counts[name]
+  if not users then
+    users = {}
+    counts[name] = users
+  end
+  local count = users[user]
+  if not count then
+    count = { units = tonumber(redis.call('HGET', base .. 'limit:' .. name, user) or '0') }
+    users[user] = count
+  end
+  return count
+end
+
+local function hold_of(id, now)
+  local hold = holds[id]
+  if hold == nil then
+    local packed = redis.call('GET', base .. 'hold:' .. id)
+    hold = packed and { cell = cmsgpack.unpack(packed) } or {}
+    if not packed and redis.call('ZSCORE', due_key, id) then
+      damage('hold ' .. id .. ' is missing')
+    end
+    holds[id] = hold
+  end
+  local cell = hold.cell
+  if cell and cell[STATE] ~= 'held' and cell[STATE] ~= 'confirmed' and cell[CHANGED] + remember_ms <= now then
+    return hold, nil
+  end
+  return hold, cell
+end
+
+local function memory_of(suffix, now)
+  local memory = remembered[suffix]
+  if memory == nil then
+    local packed = redis.call('GET', base .. suffix)
+    memory = packed and cmsgpack.unpack(packed) or false
+    remembered[suffix] = memory
+  end
+  if memory and memory[2] + remember_ms <= now then
+    return nil
+  end
+  return memory or nil
+end
+
+local function remember(suffix, fingerprint, now)
+  remembered[suffix] = { fingerprint, now, new = true }
+  forget[#forget + 1] = cmsgpack.pack({ now + remember_ms, suffix })
+end
+
+local function line(name, sku, quantity, user)
+  local stock = stock_of(name)
+  local counted = user and count_of(name, user).units or 0
+  return { sku, quantity, counted, stock.on_hand, stock.held, stock.allocated, stock.version }
+end
+
+local function lines_of(cell)
+  local lines = {}
+  for i, l in ipairs(cell[LINES]) do
+    lines[i] = line(cell[TENANT] .. '/' .. l[1], l[1], l[2], cell[USER])
+  end
+  return lines
+end
+
+-- Every line of a hold moves by so many of its units.
+local function move(cell, held, allocated, counted)
+  for _, l in ipairs(cell[LINES]) do
+    local name = cell[TENANT] .. '/' .. l[1]
+    local stock, count = stock_of(name), count_of(name, cell[USER])
+    if not stock.known then
+      damage('stock of ' .. name .. ' is missing')
+    end
+    stock.held, stock.allocated = stock.held + held * l[2], stock.allocated + allocated * l[2]
+    stock.version, stock.dirty = stock.version + 1, true
+    if counted ~= 0 then
+      count.units, count.dirty = count.units + counted * l[2], true
+    end
+  end
+end
+
+local function refused(reason)
+  return { kind = 'refused', reason = reason }
+end
+
+local function replayed(cell)
+  return { kind = 'replayed', hold = cell, lines = lines_of(cell) }
+end
+
+local decide = {}
+
+function decide.reserve(c, now)
+  local hold, known = hold_of(c[8], now)
+  if known then
+    return known[FINGERPRINT] == c[11] and replayed(known) or refused('idempotency_key_reused')
+  end
+  local cell = { 'held', c[2], c[5], c[10], c[9], c[11], now, now + c[12], now, c[13], c[14], '', '', c[15] }
+  local reason, shortages = busy and 'busy' or nil, {}
+  for _, l in ipairs(c[15]) do
+    local name = c[5] .. '/' .. l[1]
+    local stock, counted = stock_of(name), count_of(name, c[10]).units
+    local left = available(stock)
+    if not stock.known then
+      reason = 'unknown_sku'
+      shortages[#shortages + 1] = { l[1], l[2], 0 }
+    elseif stock.max and counted + l[2] > stock.max then
+      reason = reason == 'unknown_sku' and reason or 'limit_exceeded'
+      shortages[#shortages + 1] = { l[1], l[2], math.min(left, math.max(0, stock.max - counted)) }
+    elseif left < l[2] then
+      reason = reason or 'insufficient_stock'
+      shortages[#shortages + 1] = { l[1], l[2], left }
+    end
+  end
+  if reason then
+    cell[STATE], cell[EXPIRES] = 'rejected', now
+    return { kind = 'rejected', hold = cell, lines = lines_of(cell), reason = reason, shortages = shortages }
+  end
+  hold.cell, hold.dirty, hold.due = cell, true, true
+  move(cell, 1, 0, 1)
+  return { kind = 'created', hold = cell, lines = lines_of(cell) }
+end
+
+-- Ends a held hold, or says what it is instead.
+local function finish(c, now, state, held, allocated, counted)
+  local hold, cell = hold_of(c[8], now)
+  cell[STATE], cell[CHANGED] = state, now
+  hold.dirty, hold.done = true, true
+  move(cell, held, allocated, counted)
+  if state ~= 'confirmed' then
+    forget[#forget + 1] = cmsgpack.pack({ now + remember_ms, 'hold:' .. c[8] })
+  end
+  return { kind = state, hold = cell, lines = lines_of(cell) }
+end
+
+-- The hold that a command names, or its refusal; `same` is the state that makes the command a repetition.
+local function held_hold(c, now, same)
+  local _, cell = hold_of(c[8], now)
+  if not cell or cell[TENANT] ~= c[5] then
+    return nil, refused('hold_not_found')
+  end
+  if cell[STATE] == 'held' then
+    return cell
+  end
+  if cell[STATE] == same then
+    return nil, replayed(cell)
+  end
+  return nil, { kind = 'refused', reason = ENDS[cell[STATE]], hold = cell, lines = lines_of(cell) }
+end
+
+function decide.confirm(c, now)
+  local _, known = hold_of(c[8], now)
+  local same_payment = known and known[PAYMENT] == c[9]
+  local cell, answer = held_hold(c, now, same_payment and 'confirmed' or nil)
+  if not cell then
+    return answer
+  end
+  cell[PAYMENT] = c[9]
+  return finish(c, now, 'confirmed', -1, 1, 0)
+end
+
+function decide.cancel(c, now)
+  local cell, answer = held_hold(c, now, 'cancelled')
+  if not cell then
+    return answer
+  end
+  cell[REASON] = c[9]
+  return finish(c, now, 'cancelled', -1, 0, -1)
+end
+
+function decide.release(c, now)
+  local cell, answer = held_hold(c, now, nil)
+  if not cell then
+    return answer
+  end
+  if (c[9] >= 0 and c[9] ~= cell[ATTEMPT]) then
+    return refused('hold_not_found')
+  end
+  if now < cell[EXPIRES] then
+    return { kind = 'refused', reason = 'not_due', hold = cell, lines = lines_of(cell) }
+  end
+  return finish(c, now, 'expired', -1, 0, -1)
+end
+
+function decide.extend(c, now)
+  local suffix = 'command:' .. c[5] .. '/' .. c[10]
+  local memory = memory_of(suffix, now)
+  if memory then
+    local _, known = hold_of(c[8], now)
+    return memory[1] == c[11] and known and replayed(known) or refused('idempotency_key_reused')
+  end
+  local cell, answer = held_hold(c, now, nil)
+  if not cell then
+    return answer
+  end
+  if now + c[9] > cell[CREATED] + max_hold_ms then
+    return { kind = 'refused', reason = 'lifetime_exceeded', hold = cell, lines = lines_of(cell) }
+  end
+  local hold = holds[c[8]]
+  cell[EXPIRES], cell[CHANGED] = math.max(cell[EXPIRES], now + c[9]), now
+  hold.dirty, hold.due = true, true
+  remember(suffix, c[11], now)
+  return { kind = 'extended', hold = cell, lines = lines_of(cell) }
+end
+
+-- A command on one SKU, applied once by its command id.
+local function on_sku(c, now, id, fingerprint, change)
+  local name, suffix = c[5] .. '/' .. c[8], 'command:' .. c[5] .. '/' .. id
+  local memory = memory_of(suffix, now)
+  if memory then
+    if memory[1] ~= fingerprint then
+      return refused('idempotency_key_reused')
+    end
+    return { kind = 'stock_replayed', lines = { line(name, c[8], 0) } }
+  end
+  local stock = stock_of(name)
+  local outcome = change(stock)
+  if outcome.kind ~= 'refused' then
+    if not stock.known then
+      stock.known = true
+      new_skus[#new_skus + 1] = name
+    end
+    stock.version, stock.dirty = stock.version + 1, true
+    remember(suffix, fingerprint, now)
+  end
+  outcome.lines = { line(name, c[8], 0) }
+  return outcome
+end
+
+function decide.adjust(c, now)
+  return on_sku(c, now, c[12], c[13], function(stock)
+    local target = c[9] == 'set' and c[10] or stock.on_hand + c[10]
+    if c[11] >= 0 and c[11] ~= stock.on_hand then
+      return refused('version_conflict')
+    elseif target > ON_HAND_MAX or target < 0 and stock.held + stock.allocated == 0 then
+      return refused('invalid_request')
+    elseif target < stock.held + stock.allocated then
+      return refused('stock_committed')
+    end
+    local change = target - stock.on_hand
+    stock.on_hand = target
+    return { kind = 'adjusted', number = change }
+  end)
+end
+
+function decide.configure(c, now)
+  return on_sku(c, now, c[11], c[12], function(stock)
+    stock.safety, stock.max = c[9], c[10] >= 0 and c[10] or nil
+    return { kind = 'configured' }
+  end)
+end
+
+function decide.forward(c)
+  return { kind = 'forwarded', number = c[8] }
+end
+
+function decide.skip()
+  return { kind = 'skipped' }
+end
+
+function decide.refuse(c)
+  return refused(c[8])
+end
+
+-- A forwarded command is applied once per source, and not at all when it is older than what lanes remember.
+local function once(c, now)
+  if c[6] == '' then
+    return nil
+  elseif c[7] + remember_ms <= now then
+    return refused('stale')
+  end
+  local suffix = 'source:' .. c[6]
+  if memory_of(suffix, now) then
+    return refused('already_applied')
+  end
+  remember(suffix, '', now)
+end
+
+local function replay(c)
+  local entry = redis.call('HGET', journal_key, int(c[2]))
+  if not entry then
+    damage('the journal has no entry of ' .. int(c[2]))
+  end
+  return entry
+end
+
+-- Read and decide.
+local gap, fence_before = false, fence
+local decided, failure = pcall(function()
+  for i, c in ipairs(commands) do
+    if c[2] <= fence_before then
+      outcomes[i] = replay(c)
+    elseif previous ~= fence then
+      gap = true
+      return
+    else
+      local now = math.max(c[3], log_time)
+      local outcome = once(c, now) or decide[c[1]](c, now)
+      local packed = cmsgpack.pack({ outcome.kind, now, previous, c[4], outcome.lines or {}, { outcome.hold },
+        outcome.reason or '', outcome.shortages or {}, outcome.number or 0 })
+      outcomes[i] = packed
+      journal[#journal + 1], journal[#journal + 2] = int(c[2]), packed
+      fence, log_time = c[2], now
+    end
+    previous = c[2]
+  end
+end)
+if damaged then
+  redis.call('HSET', KEYS[1], 'building', '1')
+  return { 'DAMAGED', damaged }
+elseif not decided then
+  error(failure)
+elseif gap then
+  return { 'GAP', lane[3] }
+end
+
+-- Write.
+local function in_chunks(command, key, arguments)
+  for from = 1, #arguments, 200 do
+    redis.call(command, key, unpack(arguments, from, math.min(from + 199, #arguments)))
+  end
+end
+
+redis.call('HSET', KEYS[1], 'building', '1')
+for _, stock in pairs(stocks) do
+  if stock.dirty then
+    redis.call('HSET', stock.key, 'on_hand', int(stock.on_hand), 'held', int(stock.held), 'allocated',
+      int(stock.allocated), 'version', int(stock.version), 'safety_stock', int(stock.safety), 'max_per_user',
+      stock.max and int(stock.max) or '')
+  end
+end
+in_chunks('SADD', skus_key, new_skus)
+for name, users in pairs(counts) do
+  for user, count in pairs(users) do
+    if count.dirty and count.units ~= 0 then
+      redis.call('HSET', base .. 'limit:' .. name, user, int(count.units))
+    elseif count.dirty then
+      redis.call('HDEL', base .. 'limit:' .. name, user)
+    end
+  end
+end
+for id, hold in pairs(holds) do
+  if hold.dirty then
+    redis.call('SET', base .. 'hold:' .. id, cmsgpack.pack(hold.cell))
+    if hold.cell[STATE] == 'held' then
+      redis.call('ZADD', due_key, int(hold.cell[EXPIRES]), id)
+    elseif hold.done then
+      redis.call('ZREM', due_key, id)
+    end
+  end
+end
+
+-- Remember, and forget a bounded number of what is old.
+for suffix, memory in pairs(remembered) do
+  if memory and memory.new then
+    redis.call('SET', base .. suffix, cmsgpack.pack({ memory[1], memory[2] }))
+  end
+end
+in_chunks('RPUSH', forget_key, forget)
+local old = redis.call('LRANGE', forget_key, 0, 2 * #commands + 15)
+local gone = 0
+for _, packed in ipairs(old) do
+  local entry = cmsgpack.unpack(packed)
+  if entry[1] > log_time then
+    break
+  end
+  gone = gone + 1
+  local value = redis.call('GET', base .. entry[2])
+  local cell = value and cmsgpack.unpack(value)
+  if cell then
+    local is_hold = string.sub(entry[2], 1, 5) == 'hold:'
+    local kept = is_hold and (cell[STATE] == 'held' or cell[STATE] == 'confirmed')
+    if not kept and (is_hold and cell[CHANGED] or cell[2]) + remember_ms <= log_time then
+      redis.call('DEL', base .. entry[2])
+    end
+  end
+end
+if gone > 0 then
+  redis.call('LTRIM', forget_key, gone, -1)
+end
+in_chunks('HDEL', journal_key, trim)
+in_chunks('HSET', journal_key, journal)
+redis.call('HSET', KEYS[1], 'fence', int(fence), 'log_time', int(log_time))
+redis.call('HDEL', KEYS[1], 'building')
+
+-- Reply.
+return { 'OK', unpack(outcomes) }

@@ -1,0 +1,284 @@
+//! Opening a lane: own it in the log, then take it or rebuild it in Redis (rules 2 to 4 and 9 of the lane protocol).
+
+use std::time::Duration;
+
+use domain::{Event, EventBody, EventId, Lane, LaneState, Tenant};
+use plumbing::{
+    kafka::{
+        consumer::{self, Reader},
+        producer::{Producer, Record},
+    },
+    stop::Stop,
+};
+use rdkafka::{Message, Offset, TopicPartitionList, consumer::Consumer};
+use schemas::{headers, keys::LaneKeys};
+
+use crate::{
+    Shared,
+    end::End,
+    log, rebuild,
+    scripts::{Claimed, LaneRedis},
+    tail::Tail,
+    turn::{Turn, TurnParts},
+};
+
+/// Opens the lane: on return this owner's `LaneOpened` is in the log, and Redis is what the log says.
+///
+/// `tail` is where an earlier turn of this process left the fold; it is kept up to date even when opening fails.
+pub(crate) fn open<'a>(shared: &'a Shared, lane: Lane, tail: &mut Option<Tail>, stop: &Stop) -> Result<Turn<'a>, End> {
+    let keys = LaneKeys::new(&shared.connections.redis_prefix, lane);
+    let mut redis = LaneRedis::connect(shared.connections.redis_url.expose(), keys.clone())?;
+    if let Some(policy) = redis.eviction_policy().filter(|policy| policy != "noeviction") {
+        return Err(End::Halt(format!(
+            "Redis has maxmemory-policy {policy}, which may drop stock: set it to noeviction"
+        )));
+    }
+    let client = format!("holdfast-reserver-{lane}");
+    let brokers = &shared.connections.kafka_brokers;
+    let reader = consumer::reader(brokers, &client, &shared.forwards_group())?;
+    let producer = Producer::new(brokers, &client, &shared.options.reserver_linger_ms)?;
+
+    let from = match *tail {
+        Some(tail) => tail,
+        None => find_start(shared, lane, &reader)?,
+    };
+    let epoch = own(shared, lane, &producer)?;
+    let (read, forwards) = read_up_to(shared, lane, &reader, from, epoch, stop)?;
+    if read.state.epoch != epoch {
+        return Err(End::Lost(format!(
+            "epoch {} came before our {epoch} was read",
+            read.state.epoch
+        )));
+    }
+    check_commands(shared, lane, &reader, &read.state)?;
+    let state = read.state;
+    let (fence, generation) = match redis.claim(epoch, state.last_command_offset, state.last_decision_epoch)? {
+        Claimed::Taken { fence, generation } => (fence, generation),
+        Claimed::Newer(newer) => return Err(newer_in_redis(shared, lane, &reader, newer)?),
+        Claimed::Refused(why) => {
+            tracing::info!(
+                lane = lane.number(),
+                epoch,
+                why,
+                "lane.rebuilding: Redis is not what the log says"
+            );
+            rebuild::rebuild(shared, lane, &mut redis, &reader, epoch, &state, &keys, stop)?;
+            (state.last_command_offset, epoch)
+        }
+    };
+    let trim = redis
+        .journal_offsets(generation)?
+        .into_iter()
+        .filter(|offset| *offset <= state.last_command_offset)
+        .collect();
+    tracing::info!(
+        lane = lane.number(),
+        epoch,
+        decided = state.last_command_offset,
+        fence,
+        "lane.opened"
+    );
+    Turn::start(TurnParts {
+        shared,
+        lane,
+        epoch,
+        reader,
+        producer,
+        redis,
+        tail: read,
+        forwards,
+        trim,
+    })
+}
+
+/// Where this process starts to read the lane's events: the forward cursor, else the beginning, else the checkpoint.
+fn find_start(shared: &Shared, lane: Lane, reader: &Reader) -> Result<Tail, End> {
+    let (low, high) = consumer::bounds(reader, &shared.topics.events, lane.partition())?;
+    if let Some(cursor) = committed_cursor(shared, lane, reader)? {
+        if cursor.next < low {
+            return Err(End::Halt(format!(
+                "the forward cursor of {}/{lane} is at {}, but the log starts at {low}: events that had to be forwarded \
+                 may be gone. If none were, reset the group `{}` to {low}",
+                shared.topics.events,
+                cursor.next,
+                shared.forwards_group()
+            )));
+        }
+        if cursor.next <= high {
+            return Ok(cursor);
+        }
+        return Err(End::Halt(format!(
+            "the forward cursor of {}/{lane} is at {}, beyond the log's end {high}: the topic was made anew. Delete the \
+             group `{}` and the lanes' rows in Postgres if that was intended",
+            shared.topics.events,
+            cursor.next,
+            shared.forwards_group()
+        )));
+    }
+    if low == 0 {
+        return Ok(Tail::start());
+    }
+    match rebuild::checkpoint(shared, lane)? {
+        Some(tail) if tail.next >= low && tail.next <= high => Ok(tail),
+        Some(tail) => Err(End::Halt(format!(
+            "Postgres' checkpoint of lane {lane} is {}, outside the log of {} ({low}..{high})",
+            tail.next, shared.topics.events
+        ))),
+        None => Err(End::Down(format!(
+            "the log of {}/{lane} starts at {low} and Postgres does not say what was before",
+            shared.topics.events
+        ))),
+    }
+}
+
+fn committed_cursor(shared: &Shared, lane: Lane, reader: &Reader) -> Result<Option<Tail>, End> {
+    let mut wanted = TopicPartitionList::new();
+    wanted.add_partition(&shared.topics.events, lane.partition());
+    let found = reader.committed_offsets(wanted, consumer::ASK_TIMEOUT)?;
+    let element = found.elements().into_iter().next();
+    Ok(element.and_then(|element| match element.offset() {
+        Offset::Offset(next) => Tail::from_metadata(next, element.metadata()),
+        _ => None,
+    }))
+}
+
+/// Writes our `LaneOpened` and returns its offset: our epoch.
+fn own(shared: &Shared, lane: Lane, producer: &Producer) -> Result<i64, End> {
+    let nonce = plumbing::id::random();
+    let event = Event {
+        event_id: EventId::from_uuid(nonce),
+        request_id: String::new(),
+        epoch: -1,
+        command_offset: -1,
+        previous_command_offset: -1,
+        command_id: String::new(),
+        tenant: Tenant::parse("default").expect("a legal tenant"),
+        hold_id: None,
+        decided_at: plumbing::time::now_ms(),
+        source: None,
+        hold: None,
+        lines: Vec::new(),
+        body: EventBody::LaneOpened {
+            nonce,
+            owner: shared.owner.clone(),
+        },
+    };
+    let acknowledged = producer.send(Record {
+        topic: &shared.topics.events,
+        partition: Some(lane.partition()),
+        key: None,
+        value: Some(&shared.codec.encode_event(&event)),
+        headers: &headers::of_event(&event, "holdfast/reserver"),
+    })?;
+    let position = shared
+        .runtime
+        .block_on(acknowledged)
+        .map_err(|error| End::Down(format!("Kafka did not take our LaneOpened: {error}")))?;
+    metrics::gauge!("holdfast_lane_epoch", "lane" => lane.to_string()).set(position.offset as f64);
+    Ok(position.offset)
+}
+
+/// An event that a forward is still to be made of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unforwarded {
+    /// The event's offset.
+    pub(crate) event_offset: i64,
+    /// The command to forward.
+    pub(crate) command_offset: i64,
+    /// Where to.
+    pub(crate) to_lane: Lane,
+}
+
+/// Reads the events up to and with our own `LaneOpened`. Reading the last decision before one's own record oversells.
+fn read_up_to(
+    shared: &Shared,
+    lane: Lane,
+    reader: &Reader,
+    from: Tail,
+    epoch: i64,
+    stop: &Stop,
+) -> Result<(Tail, Vec<Unforwarded>), End> {
+    let mut tail = from;
+    let mut forwards = Vec::new();
+    log::read(
+        reader,
+        &shared.topics.events,
+        lane.partition(),
+        from.next,
+        stop,
+        |message| {
+            let (_, verdict) = tail.read(message);
+            if verdict == domain::Verdict::Valid
+                && let Some(forward) = forward_of(shared, message)?
+            {
+                forwards.push(forward);
+            }
+            Ok(message.offset() >= epoch)
+        },
+    )?;
+    if tail.next <= epoch {
+        return Err(End::Down(format!("our LaneOpened at {epoch} cannot be read back yet")));
+    }
+    Ok((tail, forwards))
+}
+
+/// The forward that a valid event asks for.
+pub(crate) fn forward_of(
+    shared: &Shared,
+    message: &rdkafka::message::BorrowedMessage<'_>,
+) -> Result<Option<Unforwarded>, End> {
+    let forwarded = consumer::headers(message)
+        .any(|(name, value)| name == "ce_type" && value == Some(b"holdfast.CommandForwarded"));
+    if !forwarded {
+        return Ok(None);
+    }
+    let event = rebuild::decode(shared, message.payload().unwrap_or_default())?;
+    let EventBody::CommandForwarded { to_lane } = event.body else {
+        return Ok(None);
+    };
+    let to_lane = Lane::new(to_lane).filter(|lane| lane.number() < shared.lanes);
+    let to_lane = to_lane.ok_or_else(|| End::Halt(format!("the event at {} forwards to no lane", message.offset())))?;
+    Ok(Some(Unforwarded {
+        event_offset: message.offset(),
+        command_offset: event.command_offset,
+        to_lane,
+    }))
+}
+
+/// Halts where the commands' log cannot be the one that was decided (rule 9).
+fn check_commands(shared: &Shared, lane: Lane, reader: &Reader, state: &LaneState) -> Result<(), End> {
+    let (low, high) = consumer::bounds(reader, &shared.topics.commands, lane.partition())?;
+    let decided = state.last_command_offset;
+    let topic = &shared.topics.commands;
+    if decided >= high && decided >= 0 {
+        return Err(End::Halt(format!(
+            "command {decided} of lane {lane} is decided, but {topic} ends at {high}: the topic was made anew or cut. \
+             Make the events topic anew too, or restore the commands"
+        )));
+    }
+    if low > decided + 1 {
+        return Err(End::Halt(format!(
+            "commands {} to {} of lane {lane} are gone from {topic} before they were decided: retention is shorter than \
+             the reserver was away. Their senders must send them again; then delete the lane's records up to {low} by a \
+             decision of an operator",
+            decided + 1,
+            low - 1
+        )));
+    }
+    Ok(())
+}
+
+/// A Redis that names a newer epoch: a newer owner, or a Redis of another log.
+fn newer_in_redis(shared: &Shared, lane: Lane, reader: &Reader, newer: i64) -> Result<End, End> {
+    std::thread::sleep(Duration::from_millis(100));
+    let (_, high) = consumer::bounds(reader, &shared.topics.events, lane.partition())?;
+    if newer >= high {
+        return Ok(End::Halt(format!(
+            "Redis says that lane {lane} is owned by epoch {newer}, but {} ends at {high}: this Redis belongs to another \
+             log. Point HOLDFAST_REDIS_URL or HOLDFAST_REDIS_PREFIX elsewhere, or delete the lane's keys: they are \
+             rebuilt from the log",
+            shared.topics.events
+        )));
+    }
+    Ok(End::Lost(format!("Redis is owned by the newer epoch {newer}")))
+}

@@ -1,0 +1,55 @@
+//! What can be configured of the reserver.
+
+use domain::limits;
+use plumbing::config::Connections;
+
+use crate::pack::Rules;
+
+/// The reserver's own process: its connections and options.
+#[derive(clap::Args, Debug, Clone)]
+pub struct Config {
+    /// Where the other services are.
+    #[command(flatten)]
+    pub connections: Connections,
+    /// The reserver's own options.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// The reserver's options.
+#[derive(clap::Args, Debug, Clone)]
+pub struct Options {
+    /// How long ended holds, command ids and forwarded sources are remembered, in seconds of log time.
+    #[arg(long, env = "HOLDFAST_REMEMBER_SECONDS", default_value_t = limits::REMEMBER_MS_DEFAULT / 1_000)]
+    pub remember_seconds: i64,
+    /// Longest life of a hold from its creation, through all its extensions, in seconds.
+    #[arg(long, env = "HOLDFAST_MAX_HOLD_SECONDS", default_value_t = limits::HOLD_TTL_MS_MAX / 1_000)]
+    pub max_hold_seconds: i64,
+    /// Time to live of a hold that names none, in seconds.
+    #[arg(long, env = "HOLDFAST_HOLD_TTL_SECONDS", default_value_t = limits::HOLD_TTL_MS_DEFAULT / 1_000)]
+    pub hold_ttl_seconds: i64,
+    /// Share of Redis' maxmemory above which reservations are refused as busy, so that releases always work.
+    #[arg(long, env = "HOLDFAST_BUSY_SHARE", default_value_t = 0.9)]
+    pub busy_share: f64,
+    /// After so many quiet seconds, offsets without a record at a lane's end are closed by a decision of their own.
+    #[arg(long, env = "HOLDFAST_SKIP_SECONDS", default_value_t = 3_600)]
+    pub skip_seconds: u64,
+    /// How long a schema id that the registry does not know is asked for before its record is buried, in seconds.
+    #[arg(long, env = "HOLDFAST_UNKNOWN_SCHEMA_SECONDS", default_value_t = 10)]
+    pub unknown_schema_seconds: u64,
+    /// How long the events producer waits for a batch to fill, in milliseconds.
+    #[arg(long, env = "HOLDFAST_RESERVER_LINGER_MS", default_value = "0")]
+    pub reserver_linger_ms: String,
+}
+
+impl Options {
+    /// What decisions need of the configuration.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        Rules {
+            remember_ms: self.remember_seconds * 1_000,
+            max_hold_ms: self.max_hold_seconds * 1_000,
+            default_ttl_ms: self.hold_ttl_seconds * 1_000,
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The typed face of the Lua scripts: one lane, one epoch, one TCP connection.
+//!
+//! A disconnect or a response timeout ends the epoch; nothing here connects again or repeats a call, because a new
+//! connection may reach another Redis, and a timed-out script may have run (docs/ARCHITECTURE.md, "Lanes").
+
+use std::{sync::LazyLock, time::Duration};
+
+use redis::{Connection, RedisError, RedisResult, Script, Value};
+use schemas::keys::LaneKeys;
+
+/// A script that takes longer is not waited for: its epoch ends.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Keys asked for in one step of the background removal.
+const SCAN_COUNT: usize = 500;
+
+static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/claim.lua")));
+static BEGIN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/begin.lua")));
+static LOAD: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/load.lua")));
+static FINISH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/finish.lua")));
+static APPLY: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/apply.lua")));
+static DROP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/drop.lua")));
+
+/// What a claim came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// The lane is ours as it is.
+    Taken {
+        /// The last command that Redis has decided.
+        fence: i64,
+        /// The generation of its keys.
+        generation: i64,
+    },
+    /// It must be rebuilt.
+    Refused(String),
+    /// Somebody with a newer epoch has it.
+    Newer(i64),
+}
+
+/// What a step of a rebuild came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Done.
+    Done,
+    /// Somebody with a newer epoch has the lane.
+    Newer(i64),
+}
+
+/// What an apply came to.
+#[derive(Debug)]
+pub enum Applied {
+    /// One outcome per command, in order.
+    Outcomes(Vec<Vec<u8>>),
+    /// The lane is not ours any more.
+    Fenced(i64),
+    /// The batch does not follow the fence.
+    Gap(i64),
+    /// The lane contradicts itself and must be rebuilt.
+    Damaged(String),
+}
+
+/// One lane's Redis for one epoch.
+pub struct LaneRedis {
+    connection: Connection,
+    keys: LaneKeys,
+}
+
+impl LaneRedis {
+    /// Connects, and refuses a Redis that may evict keys.
+    ///
+    /// # Errors
+    /// [`RedisError`] when Redis does not answer.
+    pub fn connect(url: &str, keys: LaneKeys) -> RedisResult<Self> {
+        let connection = redis::Client::open(url)?.get_connection_with_timeout(RESPONSE_TIMEOUT)?;
+        connection.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
+        connection.set_write_timeout(Some(RESPONSE_TIMEOUT))?;
+        let mut lane = Self { connection, keys };
+        redis::cmd("PING").exec(&mut lane.connection)?;
+        Ok(lane)
+    }
+
+    /// The configured eviction policy; `None` where Redis does not tell.
+    pub fn eviction_policy(&mut self) -> Option<String> {
+        let answer: RedisResult<Vec<String>> = redis::cmd("CONFIG")
+            .arg("GET")
+            .arg("maxmemory-policy")
+            .query(&mut self.connection);
+        answer.ok()?.get(1).cloned()
+    }
+
+    /// The share of `maxmemory` in use; 0 where there is no limit.
+    ///
+    /// # Errors
+    /// [`RedisError`] when Redis does not answer.
+    pub fn memory_share(&mut self) -> RedisResult<f64> {
+        let text: String = redis::cmd("INFO").arg("memory").query(&mut self.connection)?;
+        let number = |name: &str| -> f64 {
+            text.lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+                .and_then(|number| number.trim().parse().ok())
+                .unwrap_or(0.0)
+        };
+        let limit = number("maxmemory");
+        Ok(if limit > 0.0 {
+            number("used_memory") / limit
+        } else {
+            0.0
+        })
+    }
+
+    fn run(&mut self, script: &Script, arguments: &[&[u8]]) -> RedisResult<Vec<Value>> {
+        let mut invocation = script.key(self.keys.lane());
+        for argument in arguments {
+            invocation.arg(*argument);
+        }
+        invocation.invoke(&mut self.connection)
+    }
+
+    /// Takes the lane as it is under `epoch`, if it holds everything that the log says (rule 4).
+    ///
+    /// # Errors
+    /// [`RedisError`] ends the epoch.
+    pub fn claim(&mut self, epoch: i64, decided: i64, decision_epoch: i64) -> RedisResult<Claimed> {
+        let arguments = [text(epoch), text(decided), text(decision_epoch)];
+        let reply = self.run(&CLAIM, &[&arguments[0], &arguments[1], &arguments[2]])?;
+        match status(&reply)? {
+            "OK" => Ok(Claimed::Taken {
+                fence: number(&reply, 1)?,
+                generation: number(&reply, 2)?,
+            }),
+            "REFUSED" => Ok(Claimed::Refused(string(&reply, 1)?)),
+            "NEWER" => Ok(Claimed::Newer(number(&reply, 1)?)),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Starts a rebuild in a new generation named by the epoch.
+    ///
+    /// # Errors
+    /// [`RedisError`] ends the epoch.
+    pub fn begin(&mut self, epoch: i64) -> RedisResult<Step> {
+        let reply = self.run(&BEGIN, &[&text(epoch)])?;
+        step(&reply)
+    }
+
+    /// Writes one chunk of a rebuild (MessagePack: arrays of a command's name and arguments).
+    ///
+    /// # Errors
+    /// [`RedisError`] ends the epoch.
+    pub fn load(&mut self, epoch: i64, writes: &[u8]) -> RedisResult<Step> {
+        let reply = self.run(&LOAD, &[&text(epoch), writes])?;
+        step(&reply)
+    }
+
+    /// Ends a rebuild.
+    ///
+    /// # Errors
+    /// [`RedisError`] ends the epoch.
+    pub fn finish(&mut self, epoch: i64, fence: i64, log_time: i64) -> RedisResult<Step> {
+        let reply = self.run(&FINISH, &[&text(epoch), &text(fence), &text(log_time)])?;
+        step(&reply)
+    }
+
+    /// Decides a packed batch (rule 5).
+    ///
+    /// # Errors
+    /// [`RedisError`] ends the epoch.
+    pub fn apply(&mut self, epoch: i64, batch: &[u8]) -> RedisResult<Applied> {
+        let reply = self.run(&APPLY, &[&text(epoch), batch])?;
+        match status(&reply)? {
+            "OK" => reply
+                .into_iter()
+                .skip(1)
+                .map(bytes)
+                .collect::<RedisResult<_>>()
+                .map(Applied::Outcomes),
+            "FENCED" => Ok(Applied::Fenced(number(&reply, 1)?)),
+            "GAP" => Ok(Applied::Gap(number(&reply, 1)?)),
+            "DAMAGED" => Ok(Applied::Damaged(string(&reply, 1)?)),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Command offsets that the journal still has.
+    ///
+    /// # Errors
+    /// [`RedisError`] ends the epoch.
+    pub fn journal_offsets(&mut self, generation: i64) -> RedisResult<Vec<i64>> {
+        redis::cmd("HKEYS")
+            .arg(self.keys.generation(generation).journal())
+            .query(&mut self.connection)
+    }
+
+    /// One step of the removal of older generations; the next cursor, 0 when all is seen.
+    ///
+    /// # Errors
+    /// [`RedisError`] ends the epoch.
+    pub fn drop_old(&mut self, epoch: i64, cursor: u64) -> RedisResult<u64> {
+        let (next, keys): (u64, Vec<Vec<u8>>) = redis::cmd("SCAN")
+            .arg(cursor)
+            .arg("MATCH")
+            .arg(self.keys.pattern())
+            .arg("COUNT")
+            .arg(SCAN_COUNT)
+            .query(&mut self.connection)?;
+        if !keys.is_empty() {
+            let epoch = text(epoch);
+            let arguments: Vec<&[u8]> = std::iter::once(&*epoch).chain(keys.iter().map(Vec::as_slice)).collect();
+            self.run(&DROP, &arguments)?;
+        }
+        Ok(next)
+    }
+}
+
+fn text(number: i64) -> Vec<u8> {
+    number.to_string().into_bytes()
+}
+
+fn unexpected(what: &str) -> RedisError {
+    RedisError::from((
+        redis::ErrorKind::UnexpectedReturnType,
+        "unexpected reply of a script",
+        what.to_owned(),
+    ))
+}
+
+fn status(reply: &[Value]) -> RedisResult<&str> {
+    match reply.first() {
+        Some(Value::BulkString(status)) => std::str::from_utf8(status).map_err(|_| unexpected("status")),
+        _ => Err(unexpected("no status")),
+    }
+}
+
+fn bytes(value: Value) -> RedisResult<Vec<u8>> {
+    match value {
+        Value::BulkString(bytes) => Ok(bytes),
+        other => Err(unexpected(&format!("{other:?}"))),
+    }
+}
+
+fn string(reply: &[Value], index: usize) -> RedisResult<String> {
+    redis::from_redis_value(reply.get(index).cloned().unwrap_or(Value::Nil)).map_err(Into::into)
+}
+
+fn number(reply: &[Value], index: usize) -> RedisResult<i64> {
+    string(reply, index)?.parse().map_err(|_| unexpected("a number"))
+}
+
+fn step(reply: &[Value]) -> RedisResult<Step> {
+    match status(reply)? {
+        "OK" => Ok(Step::Done),
+        "NEWER" | "FENCED" => Ok(Step::Newer(number(reply, 1)?)),
+        other => Err(unexpected(other)),
+    }
+}

@@ -1,0 +1,80 @@
+//! The lane's fold so far: what the reserver has read back from its events, and where.
+
+use domain::{LaneState, Stamp, Verdict};
+use plumbing::kafka::consumer;
+use rdkafka::{Message, message::BorrowedMessage};
+use schemas::EventHeaders;
+
+/// A position in the lane's events, with the fold's state there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tail {
+    /// The next event offset to read.
+    pub(crate) next: i64,
+    /// The fold of all before it.
+    pub(crate) state: LaneState,
+}
+
+impl Tail {
+    /// The beginning of the log.
+    pub(crate) fn start() -> Self {
+        Self {
+            next: 0,
+            state: LaneState::default(),
+        }
+    }
+
+    /// Takes the next record into the fold. A record without the fold's headers was not written by a reserver: void.
+    pub(crate) fn read(&mut self, message: &BorrowedMessage<'_>) -> (Option<Stamp>, Verdict) {
+        let stamp = EventHeaders::read(consumer::headers(message)).map(|headers| headers.stamp);
+        let verdict = stamp.map_or(Verdict::Void, |stamp| self.state.fold(message.offset(), stamp));
+        self.next = message.offset() + 1;
+        (stamp, verdict)
+    }
+
+    /// The state as committed metadata of the forward cursor.
+    pub(crate) fn metadata(&self) -> String {
+        let state = &self.state;
+        format!(
+            "v1 {} {} {} {}",
+            state.epoch, state.last_command_offset, state.last_decision_epoch, state.log_time
+        )
+    }
+
+    /// A committed cursor; `None` when its metadata is not ours.
+    pub(crate) fn from_metadata(next: i64, metadata: &str) -> Option<Self> {
+        let numbers: Vec<i64> = metadata
+            .strip_prefix("v1 ")?
+            .split(' ')
+            .map_while(|text| text.parse().ok())
+            .collect();
+        let [epoch, last_command_offset, last_decision_epoch, log_time] = numbers.try_into().ok()?;
+        Some(Self {
+            next,
+            state: LaneState {
+                epoch,
+                last_command_offset,
+                last_decision_epoch,
+                log_time,
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_keeps_the_fold_in_its_metadata() {
+        let state = LaneState {
+            epoch: 5,
+            last_command_offset: 17,
+            last_decision_epoch: 3,
+            log_time: 1_700_000_000_000,
+        };
+        let tail = Tail { next: 23, state };
+        assert_eq!(Tail::from_metadata(23, &tail.metadata()), Some(tail));
+        assert_eq!(Tail::from_metadata(23, ""), None);
+        assert_eq!(Tail::from_metadata(23, "v1 1 2 3"), None);
+    }
+}

@@ -1,0 +1,453 @@
+//! A turn: one owner at work on one lane, from its `LaneOpened` until somebody else's, a fault, or the end of the process.
+//!
+//! Commands are decided in batches by one script call each; several batches may be in flight. What counts is only what
+//! is read back from the log (rule 7): it ends a batch, trims the journal and moves the forward cursor.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use domain::{Lane, Stamp, Verdict};
+use plumbing::{
+    kafka::{
+        KafkaError,
+        consumer::{self, Reader},
+        producer::Producer,
+    },
+    stop::Stop,
+};
+use rdkafka::{
+    Message, Offset, TopicPartitionList,
+    consumer::{CommitMode, Consumer},
+    message::BorrowedMessage,
+};
+
+use crate::{
+    Shared,
+    end::End,
+    intake::{Batch, Intake},
+    log,
+    open::{Unforwarded, forward_of},
+    outbox::Outbox,
+    pack::{self, Asked, Entry, Origin},
+    scripts::{Applied, LaneRedis},
+    tail::Tail,
+};
+
+/// Batches that may be decided but not read back: beyond, the lane pauses.
+const IN_FLIGHT_MAX: usize = 8;
+/// Commands that may wait in memory; beyond, the partition is paused.
+const WAITING_MAX: usize = 4_096;
+/// How long an idle lane waits for a record before it looks around.
+const IDLE: Duration = Duration::from_millis(50);
+/// How often a lane does what needs no haste.
+const CHORES: Duration = Duration::from_secs(1);
+/// How long a lane that must go waits for what it has published.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How many records are taken in one go.
+const TAKE_MAX: usize = 1_024;
+
+/// What opening a lane came to.
+pub(crate) struct TurnParts<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) lane: Lane,
+    pub(crate) epoch: i64,
+    pub(crate) reader: Reader,
+    pub(crate) producer: Producer,
+    pub(crate) redis: LaneRedis,
+    pub(crate) tail: Tail,
+    pub(crate) forwards: Vec<Unforwarded>,
+    pub(crate) trim: Vec<i64>,
+}
+
+/// One owner's turn on a lane.
+pub(crate) struct Turn<'a> {
+    shared: &'a Shared,
+    lane: Lane,
+    epoch: i64,
+    reader: Reader,
+    redis: LaneRedis,
+    tail: Tail,
+    intake: Intake,
+    outbox: Outbox<'a>,
+    /// Last command offset of each batch that is not read back, and when it was decided.
+    in_flight: VecDeque<(i64, Instant)>,
+    trim: Vec<i64>,
+    forwards: Vec<Unforwarded>,
+    busy: bool,
+    paused: bool,
+    committed: i64,
+    chores_at: Instant,
+    quiet_since: Instant,
+    /// Cursor of the removal of older generations; `None` when there is nothing left to remove.
+    cleanup: Option<u64>,
+}
+
+impl<'a> Turn<'a> {
+    /// Starts to read commands after the last valid decision, and events after our own `LaneOpened`.
+    pub(crate) fn start(parts: TurnParts<'a>) -> Result<Self, End> {
+        let TurnParts {
+            shared,
+            lane,
+            epoch,
+            reader,
+            producer,
+            redis,
+            tail,
+            forwards,
+            trim,
+        } = parts;
+        let decided = tail.state.last_command_offset;
+        let topics = &shared.topics;
+        consumer::assign(
+            &reader,
+            &[
+                (&topics.commands, lane.partition(), decided + 1),
+                (&topics.events, lane.partition(), tail.next),
+            ],
+        )?;
+        Ok(Self {
+            shared,
+            lane,
+            epoch,
+            reader,
+            redis,
+            tail,
+            intake: Intake::after(decided),
+            outbox: Outbox::new(shared, lane, producer),
+            in_flight: VecDeque::new(),
+            trim,
+            forwards,
+            busy: false,
+            paused: false,
+            committed: -1,
+            chores_at: Instant::now(),
+            quiet_since: Instant::now(),
+            cleanup: Some(0),
+        })
+    }
+
+    /// Where the fold stands, for the next turn of this process. Events whose forwards are not acknowledged must be
+    /// read again, so it is the committed cursor's place that lasts, not this one.
+    pub(crate) fn into_tail(mut self) -> Option<Tail> {
+        match self.outbox.settled() {
+            Ok(true) if self.forwards.is_empty() => Some(self.tail),
+            _ => None,
+        }
+    }
+
+    /// Works until the turn is over, and says why it is.
+    pub(crate) fn run(&mut self, ours: &dyn Fn() -> bool, stop: &Stop) -> End {
+        for forward in std::mem::take(&mut self.forwards) {
+            if let Err(end) = self.outbox.forward(forward, stop) {
+                return end;
+            }
+        }
+        loop {
+            let leaving = match (stop.is_requested(), ours()) {
+                (true, _) => Some(End::Stopped),
+                (_, false) => Some(End::Unassigned),
+                _ => None,
+            };
+            if let Some(end) = leaving {
+                return match self.drain() {
+                    Ok(()) => end,
+                    Err(fault) if matches!(end, End::Stopped) => {
+                        tracing::debug!(lane = self.lane.number(), %fault, "lane.drain");
+                        end
+                    }
+                    Err(fault) => fault,
+                };
+            }
+            if let Err(end) = self.step(stop) {
+                return end;
+            }
+        }
+    }
+
+    /// Takes what there is, decides a batch, publishes its outcomes.
+    fn step(&mut self, stop: &Stop) -> Result<(), End> {
+        let may_decide = self.in_flight.len() < IN_FLIGHT_MAX;
+        let wait = if may_decide && self.intake.len() > 0 {
+            Duration::ZERO
+        } else {
+            IDLE
+        };
+        self.take(wait, stop)?;
+        if self.in_flight.len() < IN_FLIGHT_MAX {
+            let batch = self.intake.next_batch(self.shared, self.lane)?;
+            if batch.entries.is_empty() && self.intake.len() > 0 {
+                // The next record waits for the registry; meanwhile the tail goes on.
+                self.take(IDLE, stop)?;
+            } else {
+                self.decide(batch)?;
+            }
+        }
+        if self.chores_at.elapsed() >= CHORES {
+            self.chores(stop)?;
+        }
+        Ok(())
+    }
+
+    /// Takes records of both partitions: waits for the first, then whatever is there already.
+    fn take(&mut self, wait: Duration, stop: &Stop) -> Result<(), End> {
+        let mut wait = wait;
+        for _ in 0..TAKE_MAX {
+            // The message borrows the reader; the rest of the turn is borrowed apart from it.
+            let Some(message) = self.reader.poll(wait) else { break };
+            wait = Duration::ZERO;
+            match message {
+                Ok(message) if message.topic() == self.shared.topics.commands => {
+                    self.intake.take(&message)?;
+                    self.quiet_since = Instant::now();
+                }
+                Ok(message) => {
+                    let mut reading = Reading {
+                        shared: self.shared,
+                        epoch: self.epoch,
+                        tail: &mut self.tail,
+                        outbox: &mut self.outbox,
+                        in_flight: &mut self.in_flight,
+                        trim: &mut self.trim,
+                    };
+                    reading.event(&message, stop)?;
+                }
+                Err(KafkaError::PartitionEOF(_)) => {}
+                Err(KafkaError::MessageConsumption(code)) if is_lasting(code) => {
+                    return Err(End::Halt(format!("lane {} cannot be read: {code}", self.lane)));
+                }
+                Err(error) => tracing::debug!(lane = self.lane.number(), %error, "lane.read"),
+            }
+        }
+        if let Some(from) = self.intake.read_again_from() {
+            let topic = &self.shared.topics.commands;
+            self.reader.seek(
+                topic,
+                self.lane.partition(),
+                Offset::Offset(from),
+                consumer::ASK_TIMEOUT,
+            )?;
+        }
+        if let Some(failure) = self.outbox.failure() {
+            return Err(End::Lost(format!("an event's fate is unknown: {failure}")));
+        }
+        self.regulate()
+    }
+
+    /// Pauses the commands while many wait, so that memory stays bounded.
+    fn regulate(&mut self) -> Result<(), End> {
+        let (pause, resume) = (self.intake.len() >= WAITING_MAX, self.intake.len() < WAITING_MAX / 4);
+        let mut commands = TopicPartitionList::new();
+        commands.add_partition(&self.shared.topics.commands, self.lane.partition());
+        if !self.paused && pause {
+            self.reader.pause(&commands)?;
+            self.paused = true;
+        } else if self.paused && resume {
+            self.reader.resume(&commands)?;
+            self.paused = false;
+        }
+        Ok(())
+    }
+
+    /// One script call for a batch, then its events in order.
+    fn decide(&mut self, batch: Batch) -> Result<(), End> {
+        let Some(last) = batch.entries.last().map(|entry| entry.offset) else {
+            return Ok(());
+        };
+        self.outbox.bury(&batch.poison)?;
+        let started = Instant::now();
+        let packed = pack::batch(
+            self.lane,
+            &batch.entries,
+            &self.trim,
+            self.busy,
+            self.shared.options.rules(),
+        );
+        let outcomes = match self.redis.apply(self.epoch, &packed)? {
+            Applied::Outcomes(outcomes) => outcomes,
+            Applied::Fenced(newer) => {
+                return Err(End::Lost(format!(
+                    "Redis is owned by epoch {newer}, not {}",
+                    self.epoch
+                )));
+            }
+            Applied::Gap(fence) => {
+                return Err(End::Lost(format!(
+                    "Redis has decided up to {fence}, which is not where we are"
+                )));
+            }
+            Applied::Damaged(what) => return Err(End::Lost(format!("the lane in Redis contradicts itself: {what}"))),
+        };
+        if outcomes.len() != batch.entries.len() {
+            return Err(End::Lost(format!(
+                "{} outcomes for {} commands",
+                outcomes.len(),
+                batch.entries.len()
+            )));
+        }
+        metrics::histogram!("holdfast_reserver_apply_seconds").record(started.elapsed().as_secs_f64());
+        metrics::histogram!("holdfast_reserver_batch_size").record(batch.entries.len() as f64);
+        self.trim.clear();
+        self.in_flight.push_back((last, Instant::now()));
+        for (entry, outcome) in batch.entries.into_iter().zip(outcomes) {
+            self.publish(entry, &outcome)?;
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, entry: Entry, outcome: &[u8]) -> Result<(), End> {
+        let origin = Origin {
+            lane: self.lane,
+            epoch: self.epoch,
+        };
+        let event = pack::event(origin, &entry, outcome).map_err(|mismatch| {
+            End::Halt(format!(
+                "{mismatch}: the commands topic was made anew, or this Redis belongs to another log. Delete the lane's \
+                 keys in Redis to rebuild them from the log"
+            ))
+        })?;
+        let span = plumbing::telemetry::tracing_enabled().then(|| {
+            let span = tracing::info_span!(target: plumbing::telemetry::TRACE, "decide", outcome = event.body.name());
+            if let Some(parent) = &entry.traceparent {
+                plumbing::telemetry::set_parent_from_traceparent(&span, parent);
+            }
+            span
+        });
+        let entered = span.as_ref().map(tracing::Span::enter);
+        let traceparent = plumbing::telemetry::current_traceparent().or_else(|| entry.traceparent.clone());
+        self.outbox.publish(&event, entry.key.as_deref(), traceparent)?;
+        drop(entered);
+        metrics::counter!("holdfast_reserver_decisions_total", "outcome" => event.body.name()).increment(1);
+        if let Asked::Misrouted(command, _) = &entry.asked {
+            self.outbox
+                .keep(entry.offset, command, entry.key, entry.traceparent, event.decided_at);
+        }
+        Ok(())
+    }
+
+    /// What needs no haste: metrics, memory, the forward cursor, old generations, holes at the lane's end.
+    fn chores(&mut self, stop: &Stop) -> Result<(), End> {
+        self.chores_at = Instant::now();
+        self.busy = self.redis.memory_share()? > self.shared.options.busy_share;
+        let lane = self.lane.to_string();
+        metrics::gauge!("holdfast_lane_waiting_commands", "lane" => lane.clone()).set(self.intake.len() as f64);
+        metrics::gauge!("holdfast_lane_batches_in_flight", "lane" => lane.clone()).set(self.in_flight.len() as f64);
+        metrics::gauge!("holdfast_lane_decided_offset", "lane" => lane).set(self.tail.state.last_command_offset as f64);
+        self.commit_cursor(CommitMode::Async)?;
+        if let Some(cursor) = self.cleanup {
+            let next = self.redis.drop_old(self.epoch, cursor)?;
+            self.cleanup = (next != 0).then_some(next);
+        }
+        let skip_after = Duration::from_secs(self.shared.options.skip_seconds);
+        if self.intake.len() == 0 && self.in_flight.is_empty() && self.quiet_since.elapsed() >= skip_after {
+            self.quiet_since = Instant::now();
+            self.skip_hole_at_end(stop)?;
+        }
+        Ok(())
+    }
+
+    /// Moves the forward cursor past all events read so far, once every copy is acknowledged.
+    fn commit_cursor(&mut self, mode: CommitMode) -> Result<(), End> {
+        if self.tail.next == self.committed || !self.outbox.settled()? {
+            return Ok(());
+        }
+        let mut cursor = TopicPartitionList::new();
+        let mut element = cursor.add_partition(&self.shared.topics.events, self.lane.partition());
+        element.set_offset(Offset::Offset(self.tail.next))?;
+        element.set_metadata(self.tail.metadata());
+        self.reader.commit(&cursor, mode)?;
+        self.committed = self.tail.next;
+        Ok(())
+    }
+
+    /// A hole at the end of a quiet lane (an aborted transaction, say) is closed by a decision, after a fresh reading.
+    fn skip_hole_at_end(&mut self, stop: &Stop) -> Result<(), End> {
+        let topic = &self.shared.topics.commands;
+        let (_, high) = consumer::bounds(&self.reader, topic, self.lane.partition())?;
+        let next = self.intake.next();
+        if high <= next {
+            return Ok(());
+        }
+        let brokers = &self.shared.connections.kafka_brokers;
+        let fresh = consumer::reader(brokers, "holdfast-reserver-skip", &self.shared.forwards_group())?;
+        let mut empty = true;
+        log::read(&fresh, topic, self.lane.partition(), next, stop, |_| {
+            empty = false;
+            Ok(true)
+        })?;
+        if !empty {
+            return Ok(());
+        }
+        tracing::info!(
+            lane = self.lane.number(),
+            from = next,
+            to = high - 1,
+            "lane.skipped offsets without a record"
+        );
+        let entry = self.intake.skip_to(high - 1, self.tail.state.log_time);
+        self.decide(Batch {
+            entries: vec![entry],
+            poison: Vec::new(),
+        })
+    }
+
+    /// Waits a little for what was published to be read back, so that the next owner finds all decided.
+    fn drain(&mut self) -> Result<(), End> {
+        let until = Instant::now() + DRAIN;
+        let never = Stop::never();
+        while Instant::now() < until && (!self.in_flight.is_empty() || !self.outbox.settled()?) {
+            self.take(IDLE, &never)?;
+        }
+        self.commit_cursor(CommitMode::Sync)
+    }
+}
+
+/// Errors of a partition that time does not mend.
+fn is_lasting(code: rdkafka::error::RDKafkaErrorCode) -> bool {
+    use rdkafka::error::RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::OffsetOutOfRange | Code::AutoOffsetReset | Code::UnknownTopicOrPartition | Code::UnknownPartition
+    )
+}
+
+/// The parts of a turn that an event read back changes.
+struct Reading<'t, 'a> {
+    shared: &'a Shared,
+    epoch: i64,
+    tail: &'t mut Tail,
+    outbox: &'t mut Outbox<'a>,
+    in_flight: &'t mut VecDeque<(i64, Instant)>,
+    trim: &'t mut Vec<i64>,
+}
+
+impl Reading<'_, '_> {
+    /// Takes an event into the fold: a newer owner ends the turn, a valid decision ends its batch.
+    fn event(&mut self, message: &BorrowedMessage<'_>, stop: &Stop) -> Result<(), End> {
+        if message.offset() < self.tail.next {
+            return Ok(());
+        }
+        let (stamp, verdict) = self.tail.read(message);
+        match (verdict, stamp) {
+            (Verdict::Opened, _) => Err(End::Lost(format!(
+                "a newer owner opened the lane at {}",
+                message.offset()
+            ))),
+            (Verdict::Valid, Some(Stamp::Decision { command, .. })) => {
+                self.trim.push(command);
+                while let Some((_, decided)) = self.in_flight.pop_front_if(|(last, _)| *last <= command) {
+                    metrics::histogram!("holdfast_reserver_read_back_seconds").record(decided.elapsed().as_secs_f64());
+                }
+                match forward_of(self.shared, message)? {
+                    Some(forward) => self.outbox.forward(forward, stop),
+                    None => Ok(()),
+                }
+            }
+            (Verdict::Void, Some(Stamp::Decision { epoch, .. })) if epoch == self.epoch => {
+                Err(End::Lost("a decision of ours is void".to_owned()))
+            }
+            (Verdict::Void | Verdict::Valid, _) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Tests of the reserver on a real Redis: the scripts against the ledger.
+
+mod books;
+mod scripts;
