@@ -7,7 +7,7 @@ use domain::{
 };
 use uuid::Uuid;
 
-use crate::records::{self, Empty, InventoryCommand, InventoryEvent};
+use crate::records::{self, InventoryCommand, InventoryEvent};
 
 impl From<&Source> for records::Source {
     fn from(source: &Source) -> Self {
@@ -307,7 +307,7 @@ impl From<&EventBody> for records::EventBody {
                 nonce: nonce.to_string(),
                 owner: owner.to_string(),
             }),
-            EventBody::HoldCreated => Self::HoldCreated(Empty {}),
+            EventBody::HoldCreated => Self::HoldCreated,
             EventBody::HoldRejected { reason, shortages } => Self::HoldRejected(records::HoldRejected {
                 reason: reason.code().to_owned(),
                 shortages: shortages
@@ -319,13 +319,13 @@ impl From<&EventBody> for records::EventBody {
                     })
                     .collect(),
             }),
-            EventBody::HoldConfirmed => Self::HoldConfirmed(Empty {}),
-            EventBody::HoldCancelled => Self::HoldCancelled(Empty {}),
-            EventBody::HoldExpired => Self::HoldExpired(Empty {}),
+            EventBody::HoldConfirmed => Self::HoldConfirmed,
+            EventBody::HoldCancelled => Self::HoldCancelled,
+            EventBody::HoldExpired => Self::HoldExpired,
             EventBody::HoldExtended { fingerprint } => Self::HoldExtended(records::HoldExtended {
                 fingerprint: fingerprint.as_bytes().to_vec(),
             }),
-            EventBody::HoldReplayed => Self::HoldReplayed(Empty {}),
+            EventBody::HoldReplayed => Self::HoldReplayed,
             EventBody::StockAdjusted {
                 change,
                 reason,
@@ -339,7 +339,7 @@ impl From<&EventBody> for records::EventBody {
                 actor: actor.to_string(),
                 fingerprint: fingerprint.as_bytes().to_vec(),
             }),
-            EventBody::StockReplayed => Self::StockReplayed(Empty {}),
+            EventBody::StockReplayed => Self::StockReplayed,
             EventBody::SkuConfigured { policy, fingerprint } => Self::SkuConfigured(records::SkuConfigured {
                 safety_stock: policy.safety_stock,
                 max_per_user: policy.max_per_user,
@@ -348,7 +348,7 @@ impl From<&EventBody> for records::EventBody {
             EventBody::CommandForwarded { to_lane } => {
                 Self::CommandForwarded(records::CommandForwarded { to_lane: *to_lane })
             }
-            EventBody::OffsetsSkipped => Self::OffsetsSkipped(Empty {}),
+            EventBody::OffsetsSkipped => Self::OffsetsSkipped,
             EventBody::CommandRefused { reason, message } => Self::CommandRefused(records::CommandRefused {
                 reason: reason.code().to_owned(),
                 message: message.to_string(),
@@ -443,7 +443,7 @@ impl TryFrom<records::EventBody> for EventBody {
                 nonce: parse_uuid("nonce", &opened.nonce)?,
                 owner: Text::parse("owner", &opened.owner)?,
             },
-            Record::HoldCreated(Empty {}) => Self::HoldCreated,
+            Record::HoldCreated => Self::HoldCreated,
             Record::HoldRejected(rejected) => Self::HoldRejected {
                 reason: reason(&rejected.reason)?,
                 shortages: rejected
@@ -459,13 +459,13 @@ impl TryFrom<records::EventBody> for EventBody {
                     })
                     .collect::<Result<_, Invalid>>()?,
             },
-            Record::HoldConfirmed(Empty {}) => Self::HoldConfirmed,
-            Record::HoldCancelled(Empty {}) => Self::HoldCancelled,
-            Record::HoldExpired(Empty {}) => Self::HoldExpired,
+            Record::HoldConfirmed => Self::HoldConfirmed,
+            Record::HoldCancelled => Self::HoldCancelled,
+            Record::HoldExpired => Self::HoldExpired,
             Record::HoldExtended(extended) => Self::HoldExtended {
                 fingerprint: fingerprint(&extended.fingerprint)?,
             },
-            Record::HoldReplayed(Empty {}) => Self::HoldReplayed,
+            Record::HoldReplayed => Self::HoldReplayed,
             Record::StockAdjusted(adjusted) => Self::StockAdjusted {
                 change: adjusted.change,
                 reason: Text::parse("reason", &adjusted.reason)?,
@@ -473,7 +473,7 @@ impl TryFrom<records::EventBody> for EventBody {
                 actor: Text::parse("actor", &adjusted.actor)?,
                 fingerprint: fingerprint(&adjusted.fingerprint)?,
             },
-            Record::StockReplayed(Empty {}) => Self::StockReplayed,
+            Record::StockReplayed => Self::StockReplayed,
             Record::SkuConfigured(configured) => Self::SkuConfigured {
                 policy: SkuPolicy {
                     safety_stock: configured.safety_stock,
@@ -484,7 +484,7 @@ impl TryFrom<records::EventBody> for EventBody {
             Record::CommandForwarded(forwarded) => Self::CommandForwarded {
                 to_lane: forwarded.to_lane,
             },
-            Record::OffsetsSkipped(Empty {}) => Self::OffsetsSkipped,
+            Record::OffsetsSkipped => Self::OffsetsSkipped,
             Record::CommandRefused(refused) => Self::CommandRefused {
                 reason: reason(&refused.reason)?,
                 message: Text::parse("message", &refused.message)?,

@@ -150,18 +150,18 @@ pub struct EventLine {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EventBody {
     LaneOpened(LaneOpened),
-    HoldCreated(Empty),
+    HoldCreated,
     HoldRejected(HoldRejected),
-    HoldConfirmed(Empty),
-    HoldCancelled(Empty),
-    HoldExpired(Empty),
+    HoldConfirmed,
+    HoldCancelled,
+    HoldExpired,
     HoldExtended(HoldExtended),
-    HoldReplayed(Empty),
+    HoldReplayed,
     StockAdjusted(StockAdjusted),
-    StockReplayed(Empty),
+    StockReplayed,
     SkuConfigured(SkuConfigured),
     CommandForwarded(CommandForwarded),
-    OffsetsSkipped(Empty),
+    OffsetsSkipped,
     CommandRefused(CommandRefused),
 }
 
@@ -182,10 +182,6 @@ pub const EVENT_BODIES: [&str; 14] = [
     "OffsetsSkipped",
     "CommandRefused",
 ];
-
-/// A body whose name says it all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Empty {}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaneOpened {

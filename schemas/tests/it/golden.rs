@@ -1,0 +1,89 @@
+//! Golden examples: bytes that this version wrote once must be read the same for ever.
+//!
+//! `examples/<name>.avro` has a record's bytes, `examples/<name>.json` its fields. They are added, never edited; with
+//! `HOLDFAST_WRITE_EXAMPLES=1` the tests add those that are missing.
+
+use std::{fs, path::PathBuf};
+
+use schemas::{
+    Codec, Registry,
+    records::{InventoryCommand, InventoryEvent},
+};
+
+use crate::records::{commands, events};
+
+/// The ids with which the examples are framed.
+const COMMAND_ID: u32 = 1;
+const EVENT_ID: u32 = 2;
+
+fn codec() -> Codec {
+    let registry = Registry::new("http://127.0.0.1:1").expect("a URL");
+    Codec::with_ids(registry, COMMAND_ID, EVENT_ID)
+}
+
+fn example(name: &str, ending: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("examples")
+        .join(format!("{name}.{ending}"))
+}
+
+fn check(name: &str, bytes: &[u8], json: &str, decode: impl Fn(&[u8]) -> String) {
+    let (avro, text) = (example(name, "avro"), example(name, "json"));
+    if !avro.exists() && std::env::var_os("HOLDFAST_WRITE_EXAMPLES").is_some() {
+        fs::write(&avro, bytes).expect("written");
+        fs::write(&text, format!("{json}\n")).expect("written");
+    }
+    let golden = fs::read(&avro).unwrap_or_else(|error| panic!("{}: {error}", avro.display()));
+    let expected = fs::read_to_string(&text).expect("an example has its fields beside it");
+    assert_eq!(decode(&golden), expected.trim_end(), "{name} is read as it was written");
+    assert_eq!(decode(bytes), json, "{name} survives the way through bytes");
+}
+
+#[test]
+fn golden_commands_are_read_as_they_were_written() {
+    let codec = codec();
+    for (name, command) in commands() {
+        let json = serde_json::to_string_pretty(&InventoryCommand::from(&command)).expect("JSON");
+        check(
+            &format!("command-{name}"),
+            &codec.encode_command(&command),
+            &json,
+            |bytes| {
+                let command = codec.decode_command(bytes).expect("it decodes");
+                serde_json::to_string_pretty(&InventoryCommand::from(&command)).expect("JSON")
+            },
+        );
+    }
+}
+
+#[test]
+fn golden_events_are_read_as_they_were_written() {
+    let codec = codec();
+    for (name, event) in events() {
+        let json = serde_json::to_string_pretty(&InventoryEvent::from(&event)).expect("JSON");
+        check(&format!("event-{name}"), &codec.encode_event(&event), &json, |bytes| {
+            let event = codec.decode_event(bytes).expect("it decodes");
+            serde_json::to_string_pretty(&InventoryEvent::from(&event)).expect("JSON")
+        });
+    }
+}
+
+#[test]
+fn bytes_that_are_no_record_are_malformed_with_a_reason() {
+    let codec = codec();
+    let whole = codec.encode_command(&commands()[0].1);
+    let mut longer = whole.clone();
+    longer.push(0);
+    let mut wrong_magic = whole.clone();
+    wrong_magic[0] = 7;
+    for (name, bytes) in [
+        ("empty", &[][..]),
+        ("cut id", &whole[..3]),
+        ("cut", &whole[..20]),
+        ("longer", &longer),
+        ("magic", &wrong_magic),
+    ] {
+        let error = codec.decode_command(bytes).expect_err(name);
+        assert!(matches!(error, schemas::DecodeError::Malformed(_)), "{name}: {error:?}");
+    }
+}

@@ -1,0 +1,5 @@
+//! Records and schemas on a real registry: golden examples, round trips, evolution.
+
+mod evolution;
+mod golden;
+mod records;

@@ -1,0 +1,240 @@
+//! One record of every body, as the domain has it.
+
+use domain::{
+    Adjustment, Command, CommandBody, Event, EventBody, EventId, EventLine, Fingerprint, HoldId, HoldState, HoldTerms,
+    Key, Lane, Line, Lines, Policy, Quantity, Reason, Reserve, Shortage, Sku, SkuPolicy, Source, Tenant, Text, UserId,
+};
+
+fn key(text: &str) -> Key {
+    Key::parse("key", text).expect("a key")
+}
+
+fn text(text: &str) -> Text {
+    Text::parse("text", text).expect("a text")
+}
+
+fn sku(name: &str) -> Sku {
+    Sku::parse(name).expect("a SKU")
+}
+
+fn lane() -> Lane {
+    Lane::new(2).expect("a lane")
+}
+
+fn tenant() -> Tenant {
+    Tenant::parse("default").expect("a tenant")
+}
+
+fn hold_id() -> HoldId {
+    HoldId::of(lane(), &tenant(), &key("order-1"))
+}
+
+fn source() -> Source {
+    Source {
+        topic: "inventory.commands.v1".to_owned(),
+        partition: 3,
+        offset: 17,
+        log_time: 1_700_000_000_001,
+    }
+}
+
+fn reserve() -> Reserve {
+    let line = |name: &str, units| Line {
+        sku: sku(name),
+        quantity: Quantity::parse(units).expect("a quantity"),
+    };
+    Reserve {
+        idempotency_key: key("order-1"),
+        user_id: UserId::parse("ann").expect("a user"),
+        lines: Lines::parse(vec![line("mug", 2), line("shirt", 1)]).expect("lines"),
+        ttl_ms: Some(60_000),
+        policy: Policy::AllOrNothing,
+        external_ref: Some(text("basket-9")),
+    }
+}
+
+/// A command of every body, with a name for its example file.
+pub fn commands() -> Vec<(&'static str, Command)> {
+    let command = |body| Command {
+        command_id: key("command-1"),
+        request_id: key("request-1"),
+        tenant: tenant(),
+        issued_at: 1_700_000_000_000,
+        source: None,
+        body,
+    };
+    let hold_id = hold_id();
+    let mut all = vec![
+        ("reserve", command(CommandBody::Reserve(reserve()))),
+        (
+            "reserve-plain",
+            command(CommandBody::Reserve(Reserve {
+                ttl_ms: None,
+                external_ref: None,
+                ..reserve()
+            })),
+        ),
+        (
+            "confirm",
+            command(CommandBody::Confirm {
+                hold_id,
+                payment_ref: text("payment-1"),
+            }),
+        ),
+        (
+            "cancel",
+            command(CommandBody::Cancel {
+                hold_id,
+                reason: text("changed my mind"),
+            }),
+        ),
+        (
+            "extend",
+            command(CommandBody::Extend {
+                hold_id,
+                ttl_ms: 120_000,
+            }),
+        ),
+        (
+            "release",
+            command(CommandBody::Release {
+                hold_id,
+                attempt: Some(4),
+            }),
+        ),
+        (
+            "adjust-stock",
+            command(CommandBody::AdjustStock {
+                sku: sku("mug"),
+                adjustment: Adjustment::Change(-3),
+                expected_on_hand: Some(10),
+                reason: text("broken"),
+                reference: Some(text("delivery-7")),
+                actor: text("warehouse"),
+            }),
+        ),
+        (
+            "configure-sku",
+            command(CommandBody::ConfigureSku {
+                sku: sku("mug"),
+                policy: SkuPolicy {
+                    safety_stock: 5,
+                    max_per_user: Some(2),
+                },
+            }),
+        ),
+    ];
+    all.push((
+        "forwarded",
+        Command {
+            source: Some(source()),
+            ..all[0].1.clone()
+        },
+    ));
+    all
+}
+
+/// An event of every body, with a name for its example file.
+pub fn events() -> Vec<(&'static str, Event)> {
+    let fingerprint = Fingerprint::of_reserve(&reserve());
+    let nonce = EventId::of(lane(), 1, 1).uuid();
+    let bodies = vec![
+        (
+            "lane-opened",
+            EventBody::LaneOpened {
+                nonce,
+                owner: text("host/1"),
+            },
+        ),
+        ("hold-created", EventBody::HoldCreated),
+        (
+            "hold-rejected",
+            EventBody::HoldRejected {
+                reason: Reason::InsufficientStock,
+                shortages: vec![Shortage {
+                    sku: sku("mug"),
+                    requested: 2,
+                    available: 1,
+                }],
+            },
+        ),
+        ("hold-confirmed", EventBody::HoldConfirmed),
+        ("hold-cancelled", EventBody::HoldCancelled),
+        ("hold-expired", EventBody::HoldExpired),
+        ("hold-extended", EventBody::HoldExtended { fingerprint }),
+        ("hold-replayed", EventBody::HoldReplayed),
+        (
+            "stock-adjusted",
+            EventBody::StockAdjusted {
+                change: -3,
+                reason: text("broken"),
+                reference: Some(text("delivery-7")),
+                actor: text("warehouse"),
+                fingerprint,
+            },
+        ),
+        ("stock-replayed", EventBody::StockReplayed),
+        (
+            "sku-configured",
+            EventBody::SkuConfigured {
+                policy: SkuPolicy {
+                    safety_stock: 5,
+                    max_per_user: None,
+                },
+                fingerprint,
+            },
+        ),
+        ("command-forwarded", EventBody::CommandForwarded { to_lane: 3 }),
+        ("offsets-skipped", EventBody::OffsetsSkipped),
+        (
+            "command-refused",
+            EventBody::CommandRefused {
+                reason: Reason::NotDue,
+                message: text(""),
+            },
+        ),
+    ];
+    bodies
+        .into_iter()
+        .map(|(name, body)| (name, event(body, fingerprint)))
+        .collect()
+}
+
+fn event(body: EventBody, fingerprint: Fingerprint) -> Event {
+    Event {
+        event_id: EventId::of(lane(), 7, 42),
+        request_id: "request-1".to_owned(),
+        epoch: 7,
+        command_offset: 42,
+        previous_command_offset: 41,
+        command_id: "command-1".to_owned(),
+        tenant: tenant(),
+        hold_id: Some(hold_id()),
+        decided_at: 1_700_000_000_002,
+        source: Some(source()),
+        hold: Some(HoldTerms {
+            attempt: 40,
+            state: HoldState::Held,
+            user_id: UserId::parse("ann").expect("a user"),
+            idempotency_key: key("order-1"),
+            fingerprint,
+            created_at: 1_700_000_000_002,
+            expires_at: 1_700_000_060_002,
+            changed_at: 1_700_000_000_002,
+            policy: Policy::AllOrNothing,
+            external_ref: Some(text("basket-9")),
+            payment_ref: None,
+            reason: None,
+        }),
+        lines: vec![EventLine {
+            sku: sku("mug"),
+            quantity: 2,
+            counted: 2,
+            on_hand: 10,
+            held: 2,
+            allocated: 0,
+            sku_version: 3,
+        }],
+        body,
+    }
+}
