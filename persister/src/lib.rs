@@ -1,0 +1,244 @@
+//! Persister: writes the durable picture of the log, one lane at a time.
+//!
+//! In     `inventory.events.v1`, from the offset that Postgres itself stores, folded: void events only move the offset.
+//! Out    Postgres: rows, `processed_events` and the lane's offset, each batch in one transaction (I6).
+//! Owns   every write to the tables of `migrations/`; no other role writes them.
+//!
+//! ```text
+//! run -> one task per lane that the group assigns: lane -> reader (a thread: poll, fold, decode, batch) -> write
+//! ```
+//!
+//! The consumer group only hints which persister works on a lane. Two on one lane do no harm: each transaction moves the
+//! lane's offset from where it read, and whoever finds it moved starts again from there.
+
+mod lane;
+mod reader;
+mod rows;
+mod supervise;
+mod watch;
+mod write;
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use plumbing::{
+    backoff::Backoff,
+    config::Connections,
+    health::Component,
+    kafka::{self, consumer},
+    postgres,
+    service::Context,
+    stop::Stop,
+};
+use schemas::{Codec, Registry, Topics, picture};
+use sqlx::PgPool;
+
+/// The whole command line of a persister.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Config {
+    /// Where the engines are.
+    #[command(flatten)]
+    pub connections: Connections,
+    /// How it works.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// How the persister works.
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Persister")]
+pub struct Options {
+    /// Most records of one transaction
+    #[arg(
+        long = "persister-batch",
+        env = "HOLDFAST_PERSISTER_BATCH",
+        default_value_t = 1_000,
+        value_name = "RECORDS",
+        value_parser = clap::value_parser!(u32).range(1..=20_000)
+    )]
+    pub batch: u32,
+
+    /// How long an event waits for others of its transaction, in milliseconds
+    #[arg(
+        long = "persister-linger-ms",
+        env = "HOLDFAST_PERSISTER_LINGER_MS",
+        default_value_t = 5,
+        value_name = "MS"
+    )]
+    pub linger_ms: u64,
+
+    /// Most connections to Postgres
+    #[arg(
+        long = "persister-connections",
+        env = "HOLDFAST_PERSISTER_CONNECTIONS",
+        default_value_t = 8,
+        value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub postgres_connections: u32,
+
+    /// Consumer group, behind the topic prefix: persisters of one group share the lanes
+    #[arg(
+        long = "persister-group",
+        env = "HOLDFAST_PERSISTER_GROUP",
+        default_value = "holdfast.persister",
+        value_name = "GROUP"
+    )]
+    pub group: String,
+
+    /// Processed event ids, command ids and sources are forgotten after so many days; longer than the topic keeps events
+    #[arg(
+        long = "persister-prune-days",
+        env = "HOLDFAST_PERSISTER_PRUNE_DAYS",
+        default_value_t = 40,
+        value_name = "DAYS",
+        value_parser = clap::value_parser!(u32).range(2..)
+    )]
+    pub prune_days: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            batch: 1_000,
+            linger_ms: 5,
+            postgres_connections: 8,
+            group: "holdfast.persister".to_owned(),
+            prune_days: 40,
+        }
+    }
+}
+
+/// What all lanes share.
+struct Shared {
+    brokers: String,
+    events: String,
+    group_id: String,
+    codec: Codec,
+    pool: PgPool,
+    batch: usize,
+    linger: Duration,
+    positions: watch::Positions,
+    health: Engines,
+    context: Context,
+}
+
+/// What the role waits for, each by its name in the readiness report.
+#[derive(Clone)]
+struct Engines {
+    postgres: Component,
+    kafka: Component,
+    registry: Component,
+}
+
+/// Runs until it is asked to stop. Engines that do not answer are waited for, at start and later.
+///
+/// # Errors
+/// A configuration that cannot work, or a task that panicked.
+pub async fn run(connections: Connections, options: Options, context: Context) -> anyhow::Result<()> {
+    let topics = Topics::with_prefix(&connections.topic_prefix);
+    let pool = postgres::connect_lazy(
+        &connections.postgres_url,
+        "holdfast-persister",
+        options.postgres_connections,
+    )
+    .context("the URL of Postgres")?;
+    let registry = Registry::new(connections.registry_url.expose()).context("the URL of the registry")?;
+    let health = Engines {
+        postgres: context.health.component("postgres"),
+        kafka: context.health.component("kafka"),
+        registry: context.health.component("registry"),
+    };
+    let (codec, migrated, partitions) = tokio::join!(
+        wait_for_codec(registry, &connections.topic_prefix, &health.registry, &context.stop),
+        wait_for_tables(&pool, &health.postgres, &context.stop),
+        wait_for_topic(&connections.kafka_brokers, &topics.events, &health.kafka, &context.stop),
+    );
+    let (Some(codec), Some(()), Some(())) = (codec?, migrated, partitions?) else {
+        return Ok(()); // Asked to stop while waiting.
+    };
+    let shared = Arc::new(Shared {
+        group_id: format!("{}{}", connections.topic_prefix, options.group),
+        brokers: connections.kafka_brokers,
+        events: topics.events,
+        codec,
+        pool,
+        batch: options.batch as usize,
+        linger: Duration::from_millis(options.linger_ms),
+        positions: watch::Positions::default(),
+        health,
+        context,
+    });
+    supervise::all(shared, options.prune_days).await
+}
+
+fn patience() -> Backoff {
+    Backoff::new(Duration::from_millis(100), Duration::from_secs(3))
+}
+
+async fn wait_for_codec(
+    registry: Registry,
+    topic_prefix: &str,
+    health: &Component,
+    stop: &Stop,
+) -> anyhow::Result<Option<Codec>> {
+    let mut backoff = patience();
+    loop {
+        match Codec::connect(registry.clone(), topic_prefix).await {
+            Ok(codec) => {
+                health.up();
+                return Ok(Some(codec));
+            }
+            Err(error) if error.is_transient() => health.down(error),
+            Err(error) => return Err(error.into()),
+        }
+        if !backoff.sleep(stop).await {
+            return Ok(None);
+        }
+    }
+}
+
+async fn wait_for_tables(pool: &PgPool, health: &Component, stop: &Stop) -> Option<()> {
+    let mut backoff = patience();
+    loop {
+        match picture::is_migrated(pool).await {
+            Ok(true) => {
+                health.up();
+                return Some(());
+            }
+            Ok(false) => health.down("its tables are not there yet: run `holdfast migrate`"),
+            Err(error) => health.down(error),
+        }
+        if !backoff.sleep(stop).await {
+            return None;
+        }
+    }
+}
+
+async fn wait_for_topic(brokers: &str, topic: &str, health: &Component, stop: &Stop) -> anyhow::Result<Option<()>> {
+    let reader = Arc::new(consumer::reader(
+        brokers,
+        "holdfast-persister",
+        "holdfast.persister.metadata",
+    )?);
+    let mut backoff = patience();
+    loop {
+        let (asked, name) = (reader.clone(), topic.to_owned());
+        let asking = plumbing::task::thread("topic", move || consumer::partition_count(&asked, &name));
+        match asking.await? {
+            Ok(Some(_)) => {
+                health.up();
+                return Ok(Some(()));
+            }
+            Ok(None) => health.down(format_args!("topic {topic} is not there yet: run `holdfast topics`")),
+            Err(error) => health.down(kafka_says(&error)),
+        }
+        if !backoff.sleep(stop).await {
+            return Ok(None);
+        }
+    }
+}
+
+fn kafka_says(error: &kafka::KafkaError) -> String {
+    format!("Kafka does not answer: {error}")
+}

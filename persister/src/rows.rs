@@ -1,0 +1,265 @@
+//! What a batch of valid events makes of the rows: for each key its last absolute value, for each change one movement.
+//!
+//! Pure: columns for the set-based statements of `write`, borrowed from the events.
+
+use std::collections::HashMap;
+
+use domain::{
+    Event, EventBody, EventLine, Fingerprint, HoldId, HoldTerms, Reason, Shortage, Sku, SkuPolicy, Source, Tenant,
+    UserId,
+};
+use serde_json::json;
+
+use crate::reader::Decided;
+
+/// A stock row's counters.
+pub(crate) struct StockRow<'a> {
+    pub(crate) line: &'a EventLine,
+    pub(crate) changed_at: i64,
+}
+
+/// A hold's row.
+pub(crate) struct HoldRow<'a> {
+    pub(crate) tenant: &'a Tenant,
+    pub(crate) terms: &'a HoldTerms,
+    pub(crate) rejection: Option<(Reason, &'a [Shortage])>,
+    pub(crate) command_offset: i64,
+}
+
+/// A line of a hold that is new.
+pub(crate) struct LineRow<'a> {
+    pub(crate) hold_id: HoldId,
+    pub(crate) tenant: &'a Tenant,
+    pub(crate) terms: &'a HoldTerms,
+    pub(crate) line: &'a EventLine,
+}
+
+/// How the counters of a SKU moved.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) on_hand: i64,
+    pub(crate) held: i64,
+    pub(crate) allocated: i64,
+}
+
+/// A movement: a change of one SKU by one event, for ever.
+pub(crate) struct MovementRow<'a> {
+    pub(crate) decided: &'a Decided,
+    pub(crate) line: &'a EventLine,
+    pub(crate) change: Change,
+    pub(crate) reason: Option<&'a str>,
+    pub(crate) reference: Option<&'a str>,
+    pub(crate) actor: Option<&'a str>,
+}
+
+/// An order: a hold that was confirmed.
+pub(crate) struct OrderRow<'a> {
+    pub(crate) event: &'a Event,
+    pub(crate) hold_id: HoldId,
+    pub(crate) terms: &'a HoldTerms,
+    pub(crate) lines: String,
+}
+
+/// All that one transaction writes, but for the lane's own row.
+#[derive(Default)]
+pub(crate) struct Rows<'a> {
+    pub(crate) stock: HashMap<(&'a Tenant, &'a Sku), StockRow<'a>>,
+    pub(crate) policies: HashMap<(&'a Tenant, &'a Sku), SkuPolicy>,
+    pub(crate) holds: HashMap<(HoldId, i64), HoldRow<'a>>,
+    pub(crate) lines: Vec<LineRow<'a>>,
+    pub(crate) counted: HashMap<(&'a Tenant, &'a Sku, &'a UserId), i64>,
+    pub(crate) commands: HashMap<(&'a Tenant, &'a str), (Fingerprint, i64)>,
+    pub(crate) sources: HashMap<&'a Source, i64>,
+    pub(crate) movements: Vec<MovementRow<'a>>,
+    pub(crate) orders: Vec<OrderRow<'a>>,
+}
+
+impl<'a> Rows<'a> {
+    /// Of events in the order of the log.
+    pub(crate) fn of(events: impl Iterator<Item = &'a Decided>) -> Self {
+        let mut rows = Self::default();
+        for decided in events {
+            rows.take(decided);
+        }
+        rows
+    }
+
+    /// Rows that are written.
+    pub(crate) fn count(&self) -> usize {
+        self.stock.len()
+            + self.policies.len()
+            + self.holds.len()
+            + self.lines.len()
+            + self.counted.len()
+            + self.commands.len()
+            + self.sources.len()
+            + self.movements.len()
+            + self.orders.len()
+    }
+
+    fn take(&mut self, decided: &'a Decided) {
+        let event = &decided.event;
+        if let Some(source) = &event.source {
+            self.sources.insert(source, event.decided_at);
+        }
+        match &event.body {
+            EventBody::HoldCreated => {
+                self.hold(event, None);
+                self.new_lines(event);
+                self.move_units(decided, |units| Change {
+                    held: units,
+                    ..Change::default()
+                });
+            }
+            EventBody::HoldRejected { reason, shortages } => {
+                self.hold(event, Some((*reason, shortages)));
+                self.new_lines(event);
+            }
+            EventBody::HoldConfirmed => {
+                self.hold(event, None);
+                self.order(event);
+                self.move_units(decided, |units| Change {
+                    held: -units,
+                    allocated: units,
+                    ..Change::default()
+                });
+            }
+            EventBody::HoldCancelled | EventBody::HoldExpired => {
+                self.hold(event, None);
+                self.move_units(decided, |units| Change {
+                    held: -units,
+                    ..Change::default()
+                });
+            }
+            EventBody::HoldExtended { fingerprint } => {
+                self.hold(event, None);
+                self.remember(event, *fingerprint);
+            }
+            EventBody::StockAdjusted {
+                change,
+                reason,
+                reference,
+                actor,
+                fingerprint,
+            } => {
+                self.remember(event, *fingerprint);
+                for line in &event.lines {
+                    self.counters(event, line);
+                    self.movements.push(MovementRow {
+                        decided,
+                        line,
+                        change: Change {
+                            on_hand: *change,
+                            ..Change::default()
+                        },
+                        reason: Some(reason.as_str()),
+                        reference: reference.as_ref().map(AsRef::as_ref),
+                        actor: Some(actor.as_str()),
+                    });
+                }
+            }
+            EventBody::SkuConfigured { policy, fingerprint } => {
+                self.remember(event, *fingerprint);
+                for line in &event.lines {
+                    self.counters(event, line);
+                    self.policies.insert((&event.tenant, &line.sku), *policy);
+                }
+            }
+            EventBody::LaneOpened { .. }
+            | EventBody::HoldReplayed
+            | EventBody::StockReplayed
+            | EventBody::CommandForwarded { .. }
+            | EventBody::OffsetsSkipped
+            | EventBody::CommandRefused { .. } => {}
+        }
+    }
+
+    fn hold(&mut self, event: &'a Event, rejection: Option<(Reason, &'a [Shortage])>) {
+        if let (Some(hold_id), Some(terms)) = (event.hold_id, &event.hold) {
+            let row = HoldRow {
+                tenant: &event.tenant,
+                terms,
+                rejection,
+                command_offset: event.command_offset,
+            };
+            self.holds.insert((hold_id, terms.attempt), row);
+        }
+    }
+
+    fn new_lines(&mut self, event: &'a Event) {
+        if let (Some(hold_id), Some(terms)) = (event.hold_id, &event.hold) {
+            self.lines.extend(event.lines.iter().map(|line| LineRow {
+                hold_id,
+                tenant: &event.tenant,
+                terms,
+                line,
+            }));
+        }
+    }
+
+    fn order(&mut self, event: &'a Event) {
+        if let (Some(hold_id), Some(terms)) = (event.hold_id, &event.hold) {
+            let lines: Vec<_> = event
+                .lines
+                .iter()
+                .map(|line| json!({ "sku": line.sku.as_str(), "quantity": line.quantity }))
+                .collect();
+            self.orders.push(OrderRow {
+                event,
+                hold_id,
+                terms,
+                lines: serde_json::Value::from(lines).to_string(),
+            });
+        }
+    }
+
+    fn counters(&mut self, event: &'a Event, line: &'a EventLine) {
+        let row = StockRow {
+            line,
+            changed_at: event.decided_at,
+        };
+        self.stock.insert((&event.tenant, &line.sku), row);
+    }
+
+    fn move_units(&mut self, decided: &'a Decided, change: impl Fn(i64) -> Change) {
+        let event = &decided.event;
+        let terms = event.hold.as_ref();
+        for line in &event.lines {
+            self.counters(event, line);
+            if let Some(terms) = terms {
+                self.counted
+                    .insert((&event.tenant, &line.sku, &terms.user_id), line.counted);
+            }
+            let confirmed = matches!(event.body, EventBody::HoldConfirmed);
+            let note = |text: &'a Option<domain::Text>| text.as_ref().map(AsRef::as_ref);
+            self.movements.push(MovementRow {
+                decided,
+                line,
+                change: change(line.quantity),
+                reason: terms.and_then(|terms| note(&terms.reason)),
+                reference: terms.and_then(|terms| {
+                    note(if confirmed {
+                        &terms.payment_ref
+                    } else {
+                        &terms.external_ref
+                    })
+                }),
+                actor: None,
+            });
+        }
+    }
+
+    fn remember(&mut self, event: &'a Event, fingerprint: Fingerprint) {
+        self.commands
+            .insert((&event.tenant, &event.command_id), (fingerprint, event.decided_at));
+    }
+}
+
+/// A rejection's shortages as the column has them.
+pub(crate) fn shortages_json(shortages: &[Shortage]) -> String {
+    let shortages: Vec<_> = shortages
+        .iter()
+        .map(|short| json!({ "sku": short.sku.as_str(), "requested": short.requested, "available": short.available }))
+        .collect();
+    serde_json::Value::from(shortages).to_string()
+}

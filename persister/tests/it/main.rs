@@ -1,0 +1,310 @@
+//! The persister on the real engines: the rows are what the valid events add up to, each counted once.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
+
+mod shop;
+mod world;
+
+use domain::{Event, HoldState, Lane, LaneState, hold::Step};
+use schemas::{
+    headers,
+    picture::{self, HoldFilter},
+};
+use shop::{Shop, sku, tenant};
+use world::{SOURCE, World, eventually};
+
+const LANE: i32 = 0;
+
+/// A lane with an owner, and some stock.
+async fn opened(world: &World, seed: u64) -> Shop {
+    let mut shop = Shop::new(LANE, seed);
+    shop.epoch = world.write(shop.lane, &[shop.opened()]).await;
+    shop
+}
+
+fn decide(shop: &mut Shop, count: usize) -> Vec<Event> {
+    (0..count).map(|_| shop.random()).collect()
+}
+
+/// What the valid events add up to, as a lane remembers it.
+fn remembered(shop: &Shop, remember_ms: i64) -> domain::Ledger {
+    let mut ledger = shop.ledger.clone();
+    // Far from the limits of i64, so that log time minus the span does not wrap.
+    ledger.forget(shop.decided_at, remember_ms.min(1 << 60));
+    ledger
+}
+
+/// I6, I2: rows are the fold of the valid events; a zombie's records and garbage only move the offset.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_are_the_fold_of_the_valid_events() {
+    let world = World::new(1).await;
+    let persister = world.persister("a", 50);
+    let mut shop = opened(&world, 1).await;
+    let mut valid = 0;
+    for _ in 0..3 {
+        let events = decide(&mut shop, 100);
+        valid += events.len() as i64;
+        world.write(shop.lane, &events).await;
+        // The old owner wakes up behind a new one: what it decides is void, though its bodies are fine.
+        let mut zombie = Shop::new(LANE, 99);
+        (zombie.epoch, zombie.last) = (shop.epoch, shop.last);
+        shop.epoch = world.write(shop.lane, &[shop.opened()]).await;
+        let late = [
+            zombie.adjust(sku(0), 1_000),
+            zombie.reserve("zombie", "zombie", &[(sku(0), 1)]),
+        ];
+        world.write(shop.lane, &late).await;
+        world.write_bytes(shop.lane, b"garbage", &[]).await;
+    }
+    let last = world.write(shop.lane, &[shop.refuse()]).await;
+    valid += 1;
+    world.reaches(shop.lane, last + 1).await;
+
+    assert_eq!(world.ledger(shop.lane, i64::MAX).await, remembered(&shop, i64::MAX));
+    let short = 60_000;
+    assert_eq!(world.ledger(shop.lane, short).await, remembered(&shop, short));
+    assert_eq!(world.count("processed_events").await, valid);
+    let confirmed = shop
+        .ledger
+        .holds
+        .values()
+        .filter(|hold| hold.terms.state == HoldState::Confirmed);
+    assert_eq!(world.count("orders").await, confirmed.count() as i64);
+    let checkpoint = picture::checkpoint(&world.pool, shop.lane).await.unwrap().unwrap();
+    assert_eq!(checkpoint.state.last_command_offset, shop.last);
+    assert_eq!(checkpoint.state.epoch, shop.epoch);
+
+    // The movements of a SKU add up to its counters.
+    let sums = "(SELECT 1 FROM stock LEFT JOIN (SELECT tenant, sku, sum(on_hand_change) AS on_hand, sum(held_change) AS held, \
+                sum(allocated_change) AS allocated FROM stock_movements GROUP BY tenant, sku) AS moved USING (tenant, sku) \
+                WHERE (stock.on_hand, stock.held, stock.allocated) IS DISTINCT FROM \
+                (coalesce(moved.on_hand, 0), coalesce(moved.held, 0), coalesce(moved.allocated, 0))) AS wrong";
+    assert_eq!(world.count(sums).await, 0);
+    for refused in [
+        "DELETE FROM stock_movements",
+        "UPDATE stock_movements SET on_hand = 0",
+        "TRUNCATE stock_movements",
+    ] {
+        let error = sqlx::query(refused).execute(&world.pool).await.unwrap_err();
+        assert!(error.to_string().contains("append-only"), "{error}");
+    }
+    persister.stop().await;
+    world.end().await;
+}
+
+/// Restarted in the middle of a load, and the topic read twice from its start: every row once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_stand_once_after_restarts_and_a_second_reading() {
+    let world = World::new(1).await;
+    let mut shop = opened(&world, 2).await;
+    let events = decide(&mut shop, 600);
+    let first = world.write(shop.lane, &events).await;
+    let end = first + events.len() as i64;
+
+    // Killed: its runtime goes, whatever it was doing.
+    for target in [first + 50, first + 200] {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let killed = {
+            let _inside = runtime.enter();
+            world.persister("a", 7)
+        };
+        world.reaches(shop.lane, target).await;
+        runtime.shutdown_background();
+        killed.threads_end();
+    }
+    let persister = world.persister("b", 1_000);
+    world.reaches(shop.lane, end).await;
+    persister.stop().await;
+    assert_eq!(world.ledger(shop.lane, i64::MAX).await, remembered(&shop, i64::MAX));
+    let counts = world.counts().await;
+
+    let state = LaneState::default();
+    sqlx::query(
+        "UPDATE lanes SET next_event_offset = 0, epoch = $1, last_command_offset = $1, last_decision_epoch = $1, log_time = 0",
+    )
+    .bind(state.epoch)
+    .execute(&world.pool)
+    .await
+    .unwrap();
+    let more = decide(&mut shop, 20);
+    world.write(shop.lane, &more).await;
+    let persister = world.persister("c", 100);
+    world.reaches(shop.lane, end + 20).await;
+    persister.stop().await;
+    assert_eq!(world.ledger(shop.lane, i64::MAX).await, remembered(&shop, i64::MAX));
+    let again = world.counts().await;
+    assert_eq!(again[0], counts[0] + 20, "processed events");
+    world.end().await;
+}
+
+/// Two on one lane: the offset decides who writes, and nothing is written twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_persisters_on_one_lane_do_no_harm() {
+    let world = World::new(1).await;
+    let mut shop = opened(&world, 3).await;
+    // Of two groups, so that both are told to work on the lane.
+    let both = [world.persister("left", 5), world.persister("right", 5)];
+    let mut end = 0;
+    for _ in 0..6 {
+        let events = decide(&mut shop, 80);
+        end = world.write(shop.lane, &events).await + events.len() as i64;
+    }
+    world.reaches(shop.lane, end).await;
+    for persister in both {
+        persister.stop().await;
+    }
+    assert_eq!(world.ledger(shop.lane, i64::MAX).await, remembered(&shop, i64::MAX));
+    assert_eq!(world.count("processed_events").await, 480);
+    world.end().await;
+}
+
+/// A valid event is never skipped, and a checkpoint outside the log is never jumped: the lane halts and says what to do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_halts_where_it_cannot_go_on_and_goes_on_when_it_can() {
+    let world = World::new(2).await;
+    let mut shop = opened(&world, 4).await;
+    let events = [shop.adjust(sku(1), 5), shop.refuse()];
+    let first = world.write(shop.lane, &events[..1]).await;
+    // Its headers say that it counts; its body cannot be read.
+    world
+        .write_bytes(shop.lane, b"\0nonsense", &headers::of_event(&events[1], SOURCE))
+        .await;
+    let other = Lane::new(1).unwrap();
+    sqlx::query("INSERT INTO lanes (lane, next_event_offset) VALUES (1, 1000)")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+
+    let persister = world.persister("a", 100);
+    world.reaches(shop.lane, first + 1).await;
+    eventually("lane 0 is halted", async || {
+        persister
+            .reason("lane-0")
+            .is_some_and(|why| why.contains("a valid event cannot be read"))
+            || persister
+                .reason("lane-0")
+                .is_some_and(|why| why.contains("the registry has no schema"))
+    })
+    .await;
+    eventually("lane 1 is halted", async || {
+        persister
+            .reason("lane-1")
+            .is_some_and(|why| why.contains("Restore the topic"))
+    })
+    .await;
+    assert!(!persister.health.is_ready());
+    assert_eq!(world.position(shop.lane).await, first + 1);
+    assert_eq!(world.position(other).await, 1_000);
+
+    sqlx::query("UPDATE lanes SET next_event_offset = 0 WHERE lane = 1")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    let mut second = Shop::new(1, 5);
+    second.epoch = world.write(other, &[second.opened()]).await;
+    let stocked = second.adjust(sku(2), 3);
+    let offset = world.write(other, &[stocked]).await;
+    world.reaches(other, offset + 1).await;
+    eventually("lane 1 is well again", async || persister.reason("lane-1").is_none()).await;
+    persister.stop().await;
+    world.end().await;
+}
+
+/// What clients ask of the picture: one hold, lists page by page, stock.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn holds_and_stock_are_found_and_listed() {
+    let world = World::new(1).await;
+    let persister = world.persister("a", 100);
+    let mut shop = opened(&world, 6).await;
+    let mut events = vec![shop.adjust(sku(0), 4), shop.adjust(sku(1), 50)];
+    let tight = |user: &str, key: &str, shop: &mut Shop| shop.reserve(key, user, &[(sku(0), 3), (sku(1), 1)]);
+    events.push(tight("anna", "first", &mut shop));
+    events.push(tight("ben", "again", &mut shop));
+    let (held, rejected) = (events[2].hold_id.unwrap(), events[3].hold_id.unwrap());
+    for number in 0..25 {
+        shop.now += number % 2; // Some at the same moment.
+        events.push(shop.reserve(&format!("k{number}"), "carl", &[(sku(1), 1)]));
+    }
+    let last = world.write(shop.lane, &events).await + events.len() as i64;
+    world.reaches(shop.lane, last).await;
+
+    let found = picture::find_hold(&world.pool, held).await.unwrap().unwrap();
+    assert_eq!(found.hold, shop.ledger.holds[&held]);
+    assert_eq!((found.rejection, found.command_offset), (None, 2));
+    let found = picture::find_hold(&world.pool, rejected).await.unwrap().unwrap();
+    assert_eq!(found.hold.terms.state, HoldState::Rejected);
+    let shortages = found.rejection.unwrap().shortages;
+    assert_eq!(shortages.len(), 1);
+    assert_eq!((shortages[0].requested, shortages[0].available), (3, 1));
+    assert_eq!(found.hold.lines, [(sku(0), 3), (sku(1), 1)]);
+
+    // The same key again, when there is enough.
+    let retry = [shop.step(held, Step::Cancel), tight("ben", "again", &mut shop)];
+    let last = world.write(shop.lane, &retry).await + 2;
+    world.reaches(shop.lane, last).await;
+    let found = picture::find_hold(&world.pool, rejected).await.unwrap().unwrap();
+    assert_eq!((found.hold.terms.state, found.rejection), (HoldState::Held, None));
+    assert_eq!(world.count("holds").await, 28);
+
+    let filter = HoldFilter {
+        tenant: tenant(),
+        user_id: None,
+        sku: None,
+        state: None,
+    };
+    assert_eq!(pages(&world, &filter, 7).await.len(), 28);
+    let of_sku = HoldFilter {
+        sku: Some(sku(0)),
+        ..filter.clone()
+    };
+    assert_eq!(pages(&world, &of_sku, 1).await.len(), 3);
+    let carls = HoldFilter {
+        user_id: Some(domain::UserId::parse("carl").unwrap()),
+        state: Some(HoldState::Held),
+        sku: Some(sku(1)),
+        ..filter
+    };
+    assert_eq!(pages(&world, &carls, 10).await.len(), 25);
+
+    let stock = picture::find_stock(&world.pool, &tenant(), &[sku(1), sku(9), sku(0)])
+        .await
+        .unwrap();
+    assert_eq!(
+        stock.iter().map(|(sku, _)| sku.clone()).collect::<Vec<_>>(),
+        [sku(0), sku(1)]
+    );
+    assert_eq!(stock[0].1, shop.ledger.stock[&(tenant(), sku(0))]);
+    let page = picture::list_stock(&world.pool, &tenant(), Some(&sku(0)), 10)
+        .await
+        .unwrap();
+    assert_eq!(page, stock[1..]);
+    persister.stop().await;
+    world.end().await;
+}
+
+/// A whole list by its pages, checked for order and doubles.
+async fn pages(world: &World, filter: &HoldFilter, limit: u32) -> Vec<picture::StoredHold> {
+    let mut all: Vec<picture::StoredHold> = Vec::new();
+    loop {
+        let after = all.last().map(picture::StoredHold::cursor);
+        let page = picture::list_holds(&world.pool, filter, after.as_ref(), limit)
+            .await
+            .unwrap();
+        let full = page.len() == limit as usize;
+        all.extend(page);
+        if !full {
+            break;
+        }
+    }
+    let place =
+        |stored: &picture::StoredHold| (stored.hold.terms.created_at, stored.hold_id, stored.hold.terms.attempt);
+    assert!(
+        all.windows(2).all(|pair| place(&pair[0]) > place(&pair[1])),
+        "newest first, none twice"
+    );
+    all
+}

@@ -1,0 +1,323 @@
+//! A reserver of its own, small enough to trust: it decides random commands for one lane and writes the events that a
+//! real one would, checked by the ledger as they come.
+
+use domain::{
+    Event, EventBody, EventId, EventLine, Fingerprint, HoldId, HoldState, HoldTerms, Key, Lane, Ledger, Policy, Reason,
+    Shortage, Sku, SkuPolicy, Source, Stock, Tenant, Text, UserId, hold::Step,
+};
+use uuid::Uuid;
+
+pub struct Shop {
+    pub lane: Lane,
+    pub epoch: i64,
+    pub ledger: Ledger,
+    pub last: i64,
+    pub now: i64,
+    pub decided_at: i64,
+    random: u64,
+}
+
+pub fn sku(number: u64) -> Sku {
+    Sku::parse(&format!("SKU-{number}")).unwrap()
+}
+
+pub fn tenant() -> Tenant {
+    Tenant::parse("default").unwrap()
+}
+
+fn text(text: &str) -> Text {
+    Text::parse("text", text).unwrap()
+}
+
+impl Shop {
+    pub fn new(lane: i32, seed: u64) -> Self {
+        Self {
+            lane: Lane::new(lane).unwrap(),
+            epoch: -1,
+            ledger: Ledger::default(),
+            last: -1,
+            now: 1_800_000_000_000,
+            decided_at: 0,
+            random: seed,
+        }
+    }
+
+    pub fn dice(&mut self, sides: u64) -> u64 {
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 33) % sides
+    }
+
+    /// A new owner's turn; its epoch is known once it is in the log.
+    pub fn opened(&self) -> Event {
+        Event {
+            command_offset: -1,
+            previous_command_offset: -1,
+            epoch: -1,
+            event_id: EventId::from_uuid(plumbing::id::random()),
+            ..self.event(
+                EventBody::LaneOpened {
+                    nonce: Uuid::nil(),
+                    owner: text("shop"),
+                },
+                vec![],
+            )
+        }
+    }
+
+    fn event(&self, body: EventBody, lines: Vec<EventLine>) -> Event {
+        let command_offset = self.last + 1;
+        Event {
+            event_id: EventId::of(self.lane, self.epoch, command_offset),
+            request_id: format!("r{command_offset}"),
+            epoch: self.epoch,
+            command_offset,
+            previous_command_offset: self.last,
+            command_id: format!("c{command_offset}"),
+            tenant: tenant(),
+            hold_id: None,
+            decided_at: self.now,
+            source: None,
+            hold: None,
+            lines,
+            body,
+        }
+    }
+
+    fn decide(&mut self, event: Event) -> Event {
+        self.ledger.apply(&event).expect("the shop follows the ledger's rules");
+        self.last = event.command_offset;
+        self.decided_at = event.decided_at;
+        event
+    }
+
+    fn stock(&self, sku: &Sku) -> Stock {
+        self.ledger
+            .stock
+            .get(&(tenant(), sku.clone()))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    fn counted(&self, sku: &Sku, user: &UserId) -> i64 {
+        self.ledger
+            .counted
+            .get(&(tenant(), sku.clone(), user.clone()))
+            .copied()
+            .unwrap_or(0)
+    }
+
+    fn line(sku: Sku, quantity: i64, counted: i64, stock: Stock) -> EventLine {
+        EventLine {
+            sku,
+            quantity,
+            counted,
+            on_hand: stock.on_hand,
+            held: stock.held,
+            allocated: stock.allocated,
+            sku_version: stock.version,
+        }
+    }
+
+    pub fn adjust(&mut self, sku: Sku, change: i64) -> Event {
+        let mut stock = self.stock(&sku);
+        stock.on_hand += change;
+        stock.version += 1;
+        let body = EventBody::StockAdjusted {
+            change,
+            reason: text("delivery"),
+            reference: (change % 2 == 0).then(|| text("note-7")),
+            actor: text("anna"),
+            fingerprint: Fingerprint::from_bytes(&[7; 32]).unwrap(),
+        };
+        let mut event = self.event(body, vec![Self::line(sku, 0, 0, stock)]);
+        if change % 3 == 0 {
+            event.source = Some(Source {
+                topic: "inventory.commands.v1".to_owned(),
+                partition: 9,
+                offset: self.last + 100,
+                log_time: self.now - 5,
+            });
+        }
+        self.decide(event)
+    }
+
+    pub fn configure(&mut self, sku: Sku, policy: SkuPolicy) -> Event {
+        let mut stock = self.stock(&sku);
+        stock.version += 1;
+        let body = EventBody::SkuConfigured {
+            policy,
+            fingerprint: Fingerprint::from_bytes(&[8; 32]).unwrap(),
+        };
+        let event = self.event(body, vec![Self::line(sku, 0, 0, stock)]);
+        self.decide(event)
+    }
+
+    /// A Reserve: held when every line is available, else rejected.
+    pub fn reserve(&mut self, key: &str, user: &str, lines: &[(Sku, i64)]) -> Event {
+        let key = Key::parse("key", key).unwrap();
+        let user_id = UserId::parse(user).unwrap();
+        let hold_id = HoldId::of(self.lane, &tenant(), &key);
+        let shortages: Vec<Shortage> = lines
+            .iter()
+            .filter(|(sku, units)| self.stock(sku).available() < *units)
+            .map(|(sku, units)| Shortage {
+                sku: sku.clone(),
+                requested: *units,
+                available: self.stock(sku).available(),
+            })
+            .collect();
+        let rejected = !shortages.is_empty();
+        let event_lines = lines
+            .iter()
+            .map(|(sku, units)| {
+                let (mut stock, mut counted) = (self.stock(sku), self.counted(sku, &user_id));
+                if !rejected {
+                    stock.held += units;
+                    stock.version += 1;
+                    counted += units;
+                }
+                Self::line(sku.clone(), *units, counted, stock)
+            })
+            .collect();
+        let body = if rejected {
+            EventBody::HoldRejected {
+                reason: Reason::InsufficientStock,
+                shortages,
+            }
+        } else {
+            EventBody::HoldCreated
+        };
+        let mut event = self.event(body, event_lines);
+        event.hold_id = Some(hold_id);
+        event.hold = Some(HoldTerms {
+            attempt: event.command_offset,
+            state: if rejected { HoldState::Rejected } else { HoldState::Held },
+            user_id,
+            idempotency_key: key,
+            fingerprint: Fingerprint::from_bytes(&[9; 32]).unwrap(),
+            created_at: self.now,
+            expires_at: self.now + 600_000,
+            changed_at: self.now,
+            policy: Policy::AllOrNothing,
+            external_ref: Some(text("cart, \"quoted\" {1}")),
+            payment_ref: None,
+            reason: None,
+        });
+        self.decide(event)
+    }
+
+    /// A step of a held hold.
+    pub fn step(&mut self, hold_id: HoldId, step: Step) -> Event {
+        let hold = self.ledger.holds[&hold_id].clone();
+        let mut terms = hold.terms.clone();
+        terms.state = terms.state.step(step, i64::MAX, 0).expect("the hold is held");
+        terms.changed_at = self.now;
+        let (held, allocated, body) = match step {
+            Step::Confirm => {
+                terms.payment_ref = Some(text("pay-1"));
+                (-1, 1, EventBody::HoldConfirmed)
+            }
+            Step::Cancel => {
+                terms.reason = Some(text("changed my mind"));
+                (-1, 0, EventBody::HoldCancelled)
+            }
+            Step::Expire => {
+                self.now = self.now.max(terms.expires_at);
+                terms.changed_at = self.now;
+                (-1, 0, EventBody::HoldExpired)
+            }
+            Step::Extend => {
+                terms.expires_at += 60_000;
+                let fingerprint = Fingerprint::from_bytes(&[6; 32]).unwrap();
+                (0, 0, EventBody::HoldExtended { fingerprint })
+            }
+        };
+        let lines = hold
+            .lines
+            .iter()
+            .map(|(sku, units)| {
+                let (mut stock, counted) = (self.stock(sku), self.counted(sku, &terms.user_id));
+                stock.held += held * units;
+                stock.allocated += allocated * units;
+                stock.version += (step != Step::Extend) as i64;
+                let given_back = matches!(step, Step::Cancel | Step::Expire) as i64;
+                Self::line(sku.clone(), *units, counted - given_back * units, stock)
+            })
+            .collect();
+        let mut event = self.event(body, lines);
+        event.hold_id = Some(hold_id);
+        event.hold = Some(terms);
+        self.decide(event)
+    }
+
+    pub fn refuse(&mut self) -> Event {
+        let body = EventBody::CommandRefused {
+            reason: Reason::HoldNotFound,
+            message: text("no such hold"),
+        };
+        let event = self.event(body, vec![]);
+        self.decide(event)
+    }
+
+    /// The decision on a random command.
+    pub fn random(&mut self) -> Event {
+        self.now += self.dice(3) as i64 * 1_000;
+        let held: Vec<HoldId> = {
+            let mut held: Vec<HoldId> = self
+                .ledger
+                .holds
+                .iter()
+                .filter(|(_, hold)| hold.terms.state == HoldState::Held)
+                .map(|(id, _)| *id)
+                .collect();
+            held.sort_unstable();
+            held
+        };
+        let any = if held.is_empty() {
+            None
+        } else {
+            let index = self.dice(held.len() as u64) as usize;
+            Some(held[index])
+        };
+        let one = sku(self.dice(5));
+        match (self.dice(12), any) {
+            (0, _) => {
+                let change = 1 + self.dice(20) as i64;
+                self.adjust(one, change)
+            }
+            (1, _) => {
+                let safety_stock = self.dice(3) as i64;
+                let policy = SkuPolicy {
+                    safety_stock,
+                    max_per_user: (safety_stock > 0).then_some(100),
+                };
+                self.configure(one, policy)
+            }
+            (2, Some(hold)) => self.step(hold, Step::Confirm),
+            (3, Some(hold)) => self.step(hold, Step::Cancel),
+            (4, Some(hold)) => self.step(hold, Step::Expire),
+            (5, Some(hold)) => self.step(hold, Step::Extend),
+            (6, _) => self.refuse(),
+            _ => {
+                let first = self.dice(5);
+                let mut lines = vec![(sku(first), 1 + self.dice(3) as i64)];
+                if first < 4 && self.dice(2) == 0 {
+                    lines.push((sku(first + 1), 1 + self.dice(2) as i64));
+                }
+                let (key, user) = (format!("key-{}", self.dice(200)), format!("user-{}", self.dice(6)));
+                let hold_id = HoldId::of(self.lane, &tenant(), &Key::parse("key", &key).unwrap());
+                match self.ledger.holds.get(&hold_id) {
+                    // Its key is in use: a new one.
+                    Some(_) => {
+                        let key = format!("key-new-{}", self.last);
+                        self.reserve(&key, &user, &lines)
+                    }
+                    None => self.reserve(&key, &user, &lines),
+                }
+            }
+        }
+    }
+}
