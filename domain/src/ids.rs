@@ -148,10 +148,15 @@ mod tests {
     /// Golden: `docs/ids.md` shows the same values.
     #[test]
     fn golden_hold_ids() {
-        assert_eq!(
-            hold(0, "default", "order-1").to_string(),
-            "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab"
-        );
+        let golden = [
+            (0, "default", "order-1", "0002a2d1-d62a-8541-b28a-5f5b0c7567e4"),
+            (2, "default", "order-1", "0022a2d1-d62a-8541-b28a-5f5b0c7567e4"),
+            (3, "acme", "2026-11-22/basket-7", "003d62be-8920-889b-8dca-f8a66b537c6f"),
+            (4095, "default", "x", "fffa2774-9426-80a8-b1c5-ca7e69a1d0a8"),
+        ];
+        for (lane, tenant, key, id) in golden {
+            assert_eq!(hold(lane, tenant, key).to_string(), id);
+        }
     }
 
     #[test]
