@@ -148,7 +148,7 @@ listener() {
     fd=$(find /proc/[0-9]*/fd -lname "socket:\[$inode\]" -print -quit 2>/dev/null) || true
     [[ -n $fd ]] || { echo "a process that is hidden from here"; return 0; }
     pid=${fd#/proc/} pid=${pid%%/*}
-    echo "pid $pid ($({ tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null | cut -c1-80))"
+    echo "pid $pid ($({ tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null | cut -c1-80 | sed 's/ *$//'))"
 }
 
 # need_free <port> <variable that sets it> <what for>: dies when somebody else has the port.
