@@ -1,0 +1,160 @@
+//! Expirer: asks for the release of holds that are due, and ends what a race over lanes left behind.
+//!
+//! In     Redis `{lane}` keys `lane`, `due` and `hold`, read only; as a safety net, slowly, Postgres.
+//! Out    `inventory.commands.v1`, in the hold's lane: `Release`, and `Cancel` of the later of two live holds of one key (I3).
+//! Owns   nothing. It decides nothing either: the reserver refuses what is not due by log time, and what has ended.
+//!
+//! ```text
+//! run -> due    (every 50 ms, or when the next deadline is): Redis -> Release
+//!     -> sweep  (every second: keys; every 15 s: overdue holds): Postgres -> Cancel, Release
+//! ```
+//!
+//! Two expirers do no harm, and none for a while does little: units come back later.
+
+mod due;
+mod outbox;
+mod sent;
+mod sweep;
+mod wait;
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use domain::Lane;
+use plumbing::{
+    config::Connections,
+    postgres,
+    service::{Context, DRAIN_DEADLINE},
+    task::Tasks,
+};
+use schemas::{Registry, Topics};
+
+use outbox::Outbox;
+
+/// The whole command line of an expirer.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Config {
+    /// Where the engines are.
+    #[command(flatten)]
+    pub connections: Connections,
+    /// How it works.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// How the expirer works.
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Expirer")]
+#[group(skip)] // Of the same name in every role, and `holdfast all` has them all.
+pub struct Options {
+    /// How often it looks for due holds in Redis when no deadline is near, in milliseconds
+    #[arg(
+        long = "expirer-tick-ms",
+        env = "HOLDFAST_EXPIRER_TICK_MS",
+        default_value_t = 50,
+        value_name = "MS",
+        value_parser = clap::value_parser!(u64).range(1..=10_000)
+    )]
+    pub tick_ms: u64,
+
+    /// How often it looks for overdue holds in Postgres, which Redis has forgotten, in seconds
+    #[arg(
+        long = "expirer-sweep-seconds",
+        env = "HOLDFAST_EXPIRER_SWEEP_SECONDS",
+        default_value_t = 15,
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    pub sweep_seconds: u64,
+
+    /// How often it looks for keys that are alive in several lanes, in milliseconds
+    #[arg(
+        long = "expirer-key-sweep-ms",
+        env = "HOLDFAST_EXPIRER_KEY_SWEEP_MS",
+        default_value_t = 1_000,
+        value_name = "MS",
+        value_parser = clap::value_parser!(u64).range(50..)
+    )]
+    pub key_sweep_ms: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            tick_ms: 50,
+            sweep_seconds: 15,
+            key_sweep_ms: 1_000,
+        }
+    }
+}
+
+/// Runs until it is asked to stop. Engines that do not answer are waited for, at start and later.
+///
+/// # Errors
+/// A configuration that cannot work, or a task that panicked.
+pub async fn run(connections: Connections, options: Options, context: Context) -> anyhow::Result<()> {
+    let topics = Topics::with_prefix(&connections.topic_prefix);
+    let pool =
+        postgres::connect_lazy(&connections.postgres_url, "holdfast-expirer", 2).context("the URL of Postgres")?;
+    let registry = Registry::new(connections.registry_url.expose()).context("the URL of the registry")?;
+    let redis = redis::Client::open(connections.redis_url.expose()).context("the URL of Redis")?;
+    let kafka_health = context.health.component("kafka");
+    let registry_health = context.health.component("registry");
+    let redis_health = context.health.component("redis");
+    let postgres_health = context.health.component("postgres");
+    redis_health.down("not asked yet");
+    postgres_health.down("not asked yet");
+    let (codec, lanes) = tokio::join!(
+        wait::for_codec(registry, &connections.topic_prefix, &registry_health, &context.stop),
+        wait::for_lanes(
+            &connections.kafka_brokers,
+            &topics.commands,
+            &kafka_health,
+            &context.stop
+        ),
+    );
+    let (Some(codec), Some(lanes)) = (codec?, lanes?) else {
+        return Ok(()); // Asked to stop while waiting.
+    };
+    let outbox = Outbox::new(
+        &connections.kafka_brokers,
+        topics.commands.clone(),
+        codec,
+        kafka_health.clone(),
+    )?;
+    let mut tasks = Tasks::<anyhow::Error>::new(&context.stop);
+    let stop = tasks.stop().clone();
+    tasks.spawn(
+        "due",
+        due::run(due::Due {
+            redis,
+            lanes: Lane::all(lanes)
+                .map(|lane| due::LaneWatch::new(&connections.redis_prefix, lane))
+                .collect(),
+            outbox: outbox.clone(),
+            tick: Duration::from_millis(options.tick_ms),
+            health: redis_health,
+            stop: stop.clone(),
+        }),
+    );
+    tasks.spawn(
+        "sweep",
+        sweep::run(sweep::Sweep {
+            pool,
+            outbox: outbox.clone(),
+            overdue_every: Duration::from_secs(options.sweep_seconds),
+            keys_every: Duration::from_millis(options.key_sweep_ms),
+            health: postgres_health,
+            stop: stop.clone(),
+        }),
+    );
+    let (brokers, topic) = (connections.kafka_brokers, topics.commands);
+    tasks.thread("kafka", move || {
+        wait::watch_kafka(&brokers, &topic, &kafka_health, &stop)
+    });
+    tasks.join_all(DRAIN_DEADLINE).await?;
+    // What is queued is written, or made again by the next expirer.
+    let flushing = plumbing::task::thread("flush", move || outbox.flush());
+    flushing.await?;
+    Ok(())
+}

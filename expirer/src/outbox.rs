@@ -1,0 +1,98 @@
+//! Commands on their way to a lane.
+
+use std::{sync::Arc, time::Duration};
+
+use domain::{Command, CommandBody, HoldId, Key, Tenant, Text};
+use plumbing::{
+    health::Component,
+    kafka::{
+        KafkaError,
+        producer::{Producer, Record},
+    },
+    time,
+};
+use schemas::{Codec, headers};
+
+use crate::sent::Fate;
+
+const SOURCE: &str = "/holdfast/expirer";
+/// Why the later of two live holds of one key is cancelled.
+const KEY_REUSED: &str = "idempotency_key_reused";
+const FLUSH: Duration = Duration::from_secs(3);
+
+/// Sends commands; clones share one producer.
+#[derive(Clone)]
+pub(crate) struct Outbox {
+    producer: Producer,
+    topic: Arc<str>,
+    codec: Codec,
+    health: Component,
+}
+
+impl Outbox {
+    pub(crate) fn new(brokers: &str, topic: String, codec: Codec, health: Component) -> Result<Self, KafkaError> {
+        Ok(Self {
+            producer: Producer::new(brokers, "holdfast-expirer", "0.5")?,
+            topic: topic.into(),
+            codec,
+            health,
+        })
+    }
+
+    /// Asks for a hold's units back if it is due.
+    pub(crate) fn release(&self, tenant: Tenant, hold_id: HoldId) -> Fate {
+        metrics::counter!("holdfast_expirer_releases_total").increment(1);
+        self.send(tenant, hold_id, CommandBody::Release { hold_id, attempt: None })
+    }
+
+    /// Ends the later of two live holds of one key.
+    pub(crate) fn cancel(&self, tenant: Tenant, hold_id: HoldId) -> Fate {
+        metrics::counter!("holdfast_expirer_key_cancels_total").increment(1);
+        let reason = Text::parse("reason", KEY_REUSED).expect("our own text is legal");
+        self.send(tenant, hold_id, CommandBody::Cancel { hold_id, reason })
+    }
+
+    fn send(&self, tenant: Tenant, hold_id: HoldId, body: CommandBody) -> Fate {
+        let id = format!("expirer-{}", plumbing::id::random());
+        let id = Key::parse("command_id", &id).expect("a UUID is visible ASCII");
+        let name = body.name();
+        let command = Command {
+            command_id: id.clone(),
+            request_id: id,
+            tenant,
+            issued_at: time::now_ms(),
+            source: None,
+            body,
+        };
+        let key = hold_id.to_string();
+        let headers = headers::of_command(command.command_id.as_str(), SOURCE, name, &key);
+        let record = Record {
+            topic: &self.topic,
+            partition: Some(hold_id.lane().partition()),
+            key: Some(key.as_bytes()),
+            value: Some(&self.codec.encode_command(&command)),
+            headers: &headers,
+        };
+        let fate = Fate::default();
+        let (told, health) = (fate.clone(), self.health.clone());
+        let queued = self.producer.send_then(record, move |result| match result {
+            Ok(position) => told.written(position.offset),
+            Err(error) => {
+                health.down(&error);
+                told.lost();
+            }
+        });
+        if let Err(error) = queued {
+            self.health.down(error);
+            fate.lost();
+        }
+        fate
+    }
+
+    /// Waits for what is queued. Blocks.
+    pub(crate) fn flush(&self) {
+        if let Err(error) = self.producer.flush(FLUSH) {
+            tracing::warn!(%error, "some releases were not acknowledged before the end; the next expirer sends them again");
+        }
+    }
+}
