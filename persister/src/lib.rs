@@ -47,6 +47,7 @@ pub struct Config {
 /// How the persister works.
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Persister")]
+#[group(skip)] // Of the same name in every role, and `holdfast all` has them all.
 pub struct Options {
     /// Most records of one transaction
     #[arg(
@@ -69,6 +70,7 @@ pub struct Options {
 
     /// Most connections to Postgres
     #[arg(
+        id = "persister_connections", // The ingress has a field of this name, and `holdfast all` the options of both.
         long = "persister-connections",
         env = "HOLDFAST_PERSISTER_CONNECTIONS",
         default_value_t = 8,

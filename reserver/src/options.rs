@@ -18,6 +18,8 @@ pub struct Config {
 
 /// The reserver's options.
 #[derive(clap::Args, Debug, Clone)]
+#[command(next_help_heading = "Reserver")]
+#[group(skip)] // Of the same name in every role, and `holdfast all` has them all.
 pub struct Options {
     /// How long ended holds, command ids and forwarded sources are remembered, in seconds of log time.
     #[arg(long, env = "HOLDFAST_REMEMBER_SECONDS", default_value_t = limits::REMEMBER_MS_DEFAULT / 1_000)]

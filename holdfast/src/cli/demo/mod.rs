@@ -1,0 +1,65 @@
+//! `demo`: a short real sale with more buyers than units, over HTTP like any client, and what it left everywhere.
+//!
+//! ```text
+//! catalogue -> sale (reserve all at once; confirm, cancel, or forget to pay) -> outcome (tables, checks, verify)
+//! ```
+
+mod catalogue;
+mod outcome;
+mod sale;
+
+use clap::Args;
+use plumbing::config::Connections;
+
+use super::Outcome;
+use crate::{
+    http::{Api, HttpOptions},
+    verify,
+};
+
+/// Seed a small catalogue and run a short sale with more buyers than units.
+///
+/// It sells five VIP tickets to forty buyers at once, some concert tickets, shirts (at most two each) and mugs (a few of
+/// which are never sold). Most winners pay, one cancels, one forgets to pay. Then it shows what that left in the log, in
+/// Redis and in Postgres, and whether they agree. It may be run again at any time: it restocks what it sells.
+#[derive(Args, Debug)]
+pub struct Demo {
+    /// Buyers who want one of the five VIP tickets
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=5_000))]
+    buyers: u32,
+
+    /// Sell what is there: neither add SKUs nor restock them
+    #[arg(long)]
+    no_seed: bool,
+
+    #[command(flatten)]
+    http: HttpOptions,
+    #[command(flatten)]
+    connections: Connections,
+}
+
+impl Demo {
+    pub async fn run(self) -> anyhow::Result<Outcome> {
+        let api = Api::new(&self.http)?.acting_as("demo");
+        let run = plumbing::id::random().simple().to_string()[..8].to_owned();
+        if !self.no_seed {
+            for line in catalogue::seed(&api, &run).await? {
+                super::print(&format!("  {line}\n"));
+            }
+        }
+        let before = catalogue::stock(&api).await?;
+        let buyers = sale::buyers(&run, self.buyers);
+        super::print(&format!("  {} buyers at once ...\n", buyers.len()));
+        let rush = sale::rush(&api, buyers).await?;
+        super::print(&format!(
+            "  all answered within {} ms; the winners pay, one cancels, one forgets to pay ...\n",
+            rush.took.as_millis()
+        ));
+        let ended = sale::end(&api, rush).await?;
+        let report = verify::run(&self.connections, verify::Options::at_rest()).await?;
+        let after = outcome::After::read(&api, &self.connections, &ended).await?;
+        let (text, fine) = outcome::tell(&before, &ended, &after, &report);
+        super::print(&text);
+        Ok(if fine { Outcome::Fine } else { Outcome::NotInOrder })
+    }
+}

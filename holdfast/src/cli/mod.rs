@@ -1,0 +1,218 @@
+//! The command line: one subcommand per role and per tool.
+
+mod dead_letters;
+mod demo;
+mod doctor;
+mod lanes;
+mod roles;
+mod setup;
+mod show;
+mod stock;
+mod tail;
+mod verify;
+
+use std::{
+    process::ExitCode,
+    sync::atomic::{AtomicU8, Ordering},
+};
+
+use clap::{Args, Parser, Subcommand};
+use comfy_table::{Table, presets};
+use plumbing::{
+    config::{LogFormat, Telemetry},
+    service::{self, Context},
+};
+
+const AFTER_HELP: &str = "\
+Every option can be set in the environment (12factor.net): each command's --help names the variable and the default.
+The defaults are the local services that ./run starts.
+
+Exit codes of the tools: 0 fine, 1 refused or not in order, 2 wrong usage or an engine that does not answer (verify).";
+
+/// Sells stock that cannot be sold twice: a reservation pipeline on Kafka, Redis and Postgres.
+#[derive(Parser, Debug)]
+#[command(name = "holdfast", version, after_help = AFTER_HELP, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    #[command(flatten)]
+    Role(roles::Role),
+    /// Create the topics that are missing, and check those that exist
+    Topics(Tool<setup::Topics>),
+    /// Set the registry's compatibility and register the schemas
+    Schemas(Tool<setup::Schemas>),
+    /// Bring Postgres' tables up to date
+    Migrate(Tool<setup::Migrate>),
+    /// Look at stock and change it, over HTTP
+    Stock(Tool<stock::Stock>),
+    /// Everything that is known of one hold: its records, Redis, Postgres, and whether they agree
+    Show(Tool<show::Show>),
+    /// The valid events as they come, one JSON object a line
+    Tail(Tool<tail::Tail>),
+    /// Fold the log and compare it with Redis and Postgres, per SKU and per hold
+    Verify(Tool<verify::Verify>),
+    /// Who owns each lane, and how far everybody has come
+    Lanes(Tool<lanes::Lanes>),
+    /// Records that could not be read: list them, look at one, send one where it belongs
+    DeadLetters(Tool<dead_letters::DeadLetters>),
+    /// Check tools, ports, versions and settings, each with its fix
+    Doctor(Tool<doctor::Doctor>),
+    /// Seed a small catalogue and run a short sale with more buyers than units
+    Demo(Tool<demo::Demo>),
+}
+
+/// A tool and how much it logs while it works.
+#[derive(Args, Debug)]
+struct Tool<A: Args> {
+    #[command(flatten)]
+    args: A,
+
+    /// What is logged on standard error, such as `debug` or `warn,holdfast=debug`
+    #[arg(long, env = "HOLDFAST_LOG", default_value = "warn", value_name = "FILTER")]
+    log: String,
+}
+
+/// How a tool ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Fine.
+    Fine,
+    /// It worked, and what it looked at is not in order.
+    NotInOrder,
+    /// It could not look; what was wrong is printed already.
+    CouldNotLook,
+}
+
+/// Runs a tool to its exit code.
+fn tool<F>(name: &'static str, log: String, run: impl FnOnce(Context) -> F) -> ExitCode
+where
+    F: Future<Output = anyhow::Result<Outcome>>,
+{
+    let telemetry = Telemetry {
+        log,
+        log_format: LogFormat::Text,
+        otlp_endpoint: None,
+        admin_addr: None,
+    };
+    let code = AtomicU8::new(0);
+    let ended = service::block_on_command(name, &telemetry, async |context| {
+        let outcome = run(context).await?;
+        code.store(outcome as u8, Ordering::Relaxed);
+        Ok(())
+    });
+    match code.into_inner() {
+        0 => ended,
+        code => ExitCode::from(code),
+    }
+}
+
+/// Parses the command line and runs it.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Role(role) => role.run(),
+        Command::Topics(t) => tool("topics", t.log, |_| t.args.run()),
+        Command::Schemas(t) => tool("schemas", t.log, |_| t.args.run()),
+        Command::Migrate(t) => tool("migrate", t.log, |_| t.args.run()),
+        Command::Stock(t) => tool("stock", t.log, |_| t.args.run()),
+        Command::Show(t) => tool("show", t.log, |_| t.args.run()),
+        Command::Tail(t) => tool("tail", t.log, |context| t.args.run(context)),
+        Command::Verify(t) => tool("verify", t.log, |_| t.args.run()),
+        Command::Lanes(t) => tool("lanes", t.log, |_| t.args.run()),
+        Command::DeadLetters(t) => tool("dead-letters", t.log, |_| t.args.run()),
+        Command::Doctor(t) => tool("doctor", t.log, |_| t.args.run()),
+        Command::Demo(t) => tool("demo", t.log, |_| t.args.run()),
+    }
+}
+
+/// An empty table in the house's style.
+#[must_use]
+pub fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
+    table
+}
+
+/// Writes to standard output. Whoever closed it has read enough: that is no failure.
+fn print(text: &str) {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    let _closed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// A log time for people: UTC with milliseconds.
+#[must_use]
+pub fn time_text(millis: i64) -> String {
+    let days = millis.div_euclid(86_400_000);
+    let of_day = millis.rem_euclid(86_400_000);
+    let (year, month, day) = civil(days);
+    format!(
+        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}.{:03}Z",
+        of_day / 3_600_000,
+        of_day / 60_000 % 60,
+        of_day / 1_000 % 60,
+        of_day % 1_000
+    )
+}
+
+/// Year, month and day of a number of days since 1970-01-01 (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+fn civil(days: i64) -> (i64, i64, i64) {
+    let z = days + 719_468;
+    let era = z.div_euclid(146_097);
+    let day_of_era = z.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 {
+        month_index + 3
+    } else {
+        month_index - 9
+    };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed_and_help_names_the_environment() {
+        let mut command = Cli::command();
+        command.build();
+        command.clone().debug_assert();
+        for (name, variables) in [
+            (
+                "topics",
+                &["HOLDFAST_LANES", "HOLDFAST_KAFKA_BROKERS", "HOLDFAST_TOPIC_PREFIX"][..],
+            ),
+            (
+                "verify",
+                &["HOLDFAST_REDIS_URL", "HOLDFAST_POSTGRES_URL", "HOLDFAST_REGISTRY_URL"][..],
+            ),
+            ("demo", &["HOLDFAST_URL", "HOLDFAST_TOKEN"][..]),
+        ] {
+            let help = command
+                .find_subcommand_mut(name)
+                .unwrap()
+                .render_long_help()
+                .to_string();
+            for variable in variables {
+                assert!(help.contains(variable), "{name} lacks {variable}:\n{help}");
+            }
+        }
+    }
+
+    #[test]
+    fn times_are_utc() {
+        assert_eq!(time_text(0), "1970-01-01 00:00:00.000Z");
+        assert_eq!(time_text(951_782_400_000), "2000-02-29 00:00:00.000Z");
+        assert_eq!(time_text(1_700_000_000_123), "2023-11-14 22:13:20.123Z");
+    }
+}
