@@ -1,0 +1,12 @@
+//! The whole system on the real engines: the `holdfast` binary as its users run it, over HTTP, Kafka, Redis and Postgres.
+//!
+//! `world` starts it (a process per role, or all in one) under names of its own, so that tests run side by side; tests
+//! without faults share one world and use SKUs of their own.
+
+mod load;
+mod proxy;
+mod world;
+
+mod crash;
+mod outages;
+mod sale;

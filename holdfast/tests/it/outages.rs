@@ -1,0 +1,271 @@
+//! Outages: what answers while a dependency is away, what waits, and that all goes on by itself afterwards.
+
+use std::{
+    path::PathBuf,
+    process::Stdio,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::process::Command;
+
+use crate::{
+    proxy::{Proxy, host_of},
+    world::{Answer, Setup, World, free_port, play, times},
+};
+
+/// The engine of a world that is behind a proxy.
+#[derive(Clone, Copy)]
+enum Engine {
+    Postgres,
+    Registry,
+    Redis,
+}
+
+/// A setup whose engine is behind a proxy.
+async fn behind_proxy(mut setup: Setup, engine: Engine) -> (Setup, Proxy) {
+    let url = match engine {
+        Engine::Postgres => &mut setup.connections.postgres_url,
+        Engine::Registry => &mut setup.connections.registry_url,
+        Engine::Redis => &mut setup.connections.redis_url,
+    };
+    let target = host_of(url.expose()).to_owned();
+    let proxy = Proxy::start(&target).await;
+    *url = url.expose().replace(&target, &proxy.address.to_string()).into();
+    (setup, proxy)
+}
+
+/// Reserve, confirm, reserve, cancel: decided, each within the time that a healthy system takes for sure.
+async fn decides_as_ever(world: &World, sku: &str, round: usize) {
+    let prompt = |begun: Instant, answer: &Answer| {
+        assert!(
+            begun.elapsed() < Duration::from_secs(2),
+            "{:?} {answer:?}",
+            begun.elapsed()
+        );
+    };
+    for (number, call) in ["confirm", "cancel"].into_iter().enumerate() {
+        let begun = Instant::now();
+        let hold = world.reserve(&format!("{sku}-{round}-{number}"), sku, 1, "ann").await;
+        assert_eq!(hold.status, 201, "{hold:?}");
+        prompt(begun, &hold);
+        let begun = Instant::now();
+        let ended = if call == "confirm" {
+            world.confirm(&hold.hold_id()).await
+        } else {
+            world.cancel(&hold.hold_id()).await
+        };
+        assert_eq!(ended.status, 200, "{ended:?}");
+        prompt(begun, &ended);
+    }
+}
+
+async fn goes_on_without(engine: Engine, sku: &str) {
+    let (setup, proxy) = behind_proxy(Setup::new(), engine).await;
+    let world = setup.start().await;
+    world.stock(sku, 10_000).await;
+    decides_as_ever(&world, sku, 0).await;
+    proxy.cut().await;
+    let begun = Instant::now();
+    let mut rounds = 1;
+    while begun.elapsed() < Duration::from_secs(times(5, 60) as u64) {
+        decides_as_ever(&world, sku, rounds).await;
+        rounds += 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    proxy.heal();
+    let report = world.assert_verified().await;
+    assert_eq!(
+        report.holds().get("confirmed"),
+        Some(&(rounds as u64)),
+        "the rows caught up"
+    );
+}
+
+#[test]
+fn without_postgres_holds_are_decided_at_normal_speed_and_rows_catch_up() {
+    play(async {
+        goes_on_without(Engine::Postgres, "no-postgres").await;
+    });
+}
+
+#[test]
+fn without_the_registry_holds_are_decided_at_normal_speed() {
+    play(async {
+        goes_on_without(Engine::Registry, "no-registry").await;
+    });
+}
+
+/// 202 with a place to look, and the decision when it is back.
+async fn decided_later(world: &World, answer: &Answer) {
+    assert_eq!(answer.status, 202, "{answer:?}");
+    let location = answer.header("location").expect("a place to look").to_owned();
+    assert!(location.contains("?command="), "{location}");
+    world
+        .eventually("it is decided", async || {
+            let hold = world.get(&location).await;
+            if hold.state() == "held" {
+                Ok(())
+            } else {
+                Err(format!("{hold:?}"))
+            }
+        })
+        .await;
+}
+
+fn impatient(world: &World, key: &str, sku: &str) -> reqwest::RequestBuilder {
+    world
+        .posting("/v1/holds", &World::wanting(sku, 1, "ann"))
+        .header("Idempotency-Key", key)
+        .header("Prefer", "wait=1")
+}
+
+#[test]
+fn without_redis_requests_are_accepted_and_decided_when_it_is_back() {
+    play(async {
+        let (setup, proxy) = behind_proxy(Setup::new(), Engine::Redis).await;
+        let world = setup.start().await;
+        world.stock("no-redis", 10).await;
+        proxy.cut().await;
+        let answer = world.request(impatient(&world, "no-redis", "no-redis")).await;
+        let pending = world.get(answer.header("location").expect("a place to look")).await;
+        assert_eq!((pending.status, pending.state()), (200, "pending"), "{pending:?}");
+        let ready = world.get("/readyz").await;
+        assert_eq!(ready.status, 503);
+        assert!(
+            ready.body.to_string().contains("Redis"),
+            "readiness names it: {ready:?}"
+        );
+        proxy.heal();
+        decided_later(&world, &answer).await;
+        world.assert_verified().await;
+    });
+}
+
+#[test]
+fn without_a_reserver_requests_are_accepted_and_decided_when_it_is_back() {
+    play(async {
+        let world = Setup::new().apart().start().await;
+        world.stock("no-reserver", 10).await;
+        world.kill("reserver").await;
+        let answer = world.request(impatient(&world, "no-reserver", "no-reserver")).await;
+        let at_once = world
+            .request(impatient(&world, "no-reserver-2", "no-reserver").header("Prefer", "respond-async"))
+            .await;
+        assert_eq!(at_once.status, 202, "{at_once:?}");
+        world.spawn("reserver").await;
+        decided_later(&world, &answer).await;
+        decided_later(&world, &at_once).await;
+        world.assert_verified().await;
+    });
+}
+
+/// A broker of the test's own, started as `./run` starts one.
+struct Broker {
+    state: PathBuf,
+    port: u16,
+    controller: u16,
+}
+
+impl Broker {
+    async fn start() -> Self {
+        let state = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("broker-{}", std::process::id()));
+        let broker = Self {
+            state,
+            port: free_port(),
+            controller: free_port(),
+        };
+        broker.services("wipe").await;
+        broker.services("start").await;
+        broker
+    }
+
+    async fn services(&self, what: &str) {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/services.sh");
+        let mut command = Command::new(script);
+        command.arg(what).stdin(Stdio::null()).stdout(Stdio::null());
+        if what != "wipe" {
+            command.arg("kafka");
+        }
+        let done = command
+            .env("HOLDFAST_STATE", &self.state)
+            .env("HOLDFAST_KAFKA_PORT", self.port.to_string())
+            .env("HOLDFAST_KAFKA_CONTROLLER_PORT", self.controller.to_string())
+            .env("HOLDFAST_NATIVE", "1")
+            .status()
+            .await
+            .expect("infra/services.sh starts");
+        assert!(done.success(), "infra/services.sh {what}");
+    }
+}
+
+#[test]
+fn without_kafka_requests_are_refused_as_unavailable_and_all_goes_on_when_it_is_back() {
+    play(async {
+        let broker = Broker::start().await;
+        let mut setup = Setup::new();
+        setup.connections.kafka_brokers = format!("127.0.0.1:{}", broker.port);
+        let world = setup.start().await;
+        world.stock("no-kafka", 10).await;
+        broker.services("kill").await;
+        let answer = world.request(impatient(&world, "no-kafka", "no-kafka")).await;
+        assert_eq!((answer.status, answer.code()), (503, "unavailable"), "{answer:?}");
+        assert!(answer.header("retry-after").is_some(), "{answer:?}");
+        assert_eq!(world.get("/livez").await.status, 200);
+        broker.services("start").await;
+        let answer = world
+            .eventually("it goes on by itself", async || {
+                let answer = world.reserve("no-kafka", "no-kafka", 1, "ann").await;
+                if matches!(answer.status, 200 | 201) {
+                    Ok(answer)
+                } else {
+                    Err(format!("{answer:?}"))
+                }
+            })
+            .await;
+        assert_eq!(answer.state(), "held");
+        world.assert_verified().await;
+        drop(world);
+        broker.services("wipe").await;
+    });
+}
+
+#[test]
+fn started_before_anything_is_there_roles_wait_and_readiness_names_what_is_missing() {
+    play(async {
+        let (setup, redis) = behind_proxy(Setup::new(), Engine::Redis).await;
+        let (setup, registry) = behind_proxy(setup, Engine::Registry).await;
+        let (setup, postgres) = behind_proxy(setup, Engine::Postgres).await;
+        for proxy in [&redis, &registry, &postgres] {
+            proxy.cut().await;
+        }
+        let world = Arc::new(setup.unprepared());
+        world.spawn("all").await;
+        let named = async |what: &str| {
+            world
+                .eventually("readiness names it", async || {
+                    let request = world.client.get(format!("{}/readyz", world.url));
+                    let answer = world.try_request(request).await.map_err(|error| error.to_string())?;
+                    let text = answer.body.to_string();
+                    if answer.status == 503 && text.contains(what) {
+                        Ok(())
+                    } else {
+                        Err(text)
+                    }
+                })
+                .await;
+        };
+        named("registry").await;
+        let refused = world.post("/v1/holds", &World::wanting("early", 1, "ann")).await;
+        assert_eq!((refused.status, refused.code()), (503, "unavailable"), "{refused:?}");
+        registry.heal();
+        postgres.heal();
+        world.set_up().await;
+        named("Redis").await;
+        redis.heal();
+        world.ready().await;
+        world.stock("early", 1).await;
+        assert_eq!(world.reserve("early", "early", 1, "ann").await.status, 201);
+        world.assert_verified().await;
+    });
+}
