@@ -1,0 +1,103 @@
+//! Ingress: the HTTP API.
+//!
+//! In     HTTP requests; `inventory.events.v1`, all lanes, by the tail.
+//! Out    `inventory.commands.v1`, in the lane of the SKU or the hold; answers, each equal to a valid event of the log (I2).
+//! Owns   nothing: no Redis, no table. What it remembers is bounded and can be read again.
+//!
+//! ```text
+//! request -> parse -> register the waiter -> produce the command ... the tail reads its event -> memory -> waiter -> answer
+//! ```
+//!
+//! What may be down: Postgres (reads of what the tail does not remember answer 503), the registry (once its ids are known),
+//! the reserver (202: the outcome is still coming). Without Kafka a command is not acknowledged: 503.
+
+mod answer;
+mod app;
+mod auth;
+mod bodies;
+mod commands;
+mod holds;
+mod memory;
+mod meters;
+mod openapi;
+mod options;
+mod problem;
+mod reads;
+mod recent;
+mod request;
+mod requests;
+mod rfc3339;
+mod server;
+mod short_form;
+mod start;
+mod stock;
+mod tail;
+mod waiters;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::Context as _;
+use plumbing::{
+    config::Connections,
+    service::Context,
+    stop,
+    task::{self, Task},
+};
+
+pub use auth::Token;
+pub use options::{Config, Options};
+pub use server::description;
+
+/// An ingress that serves.
+#[derive(Debug)]
+#[must_use = "await its task: it ends with the stop, or with what went wrong"]
+pub struct Running {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// Ends after the stop, when calls in flight are answered.
+    pub task: Task<anyhow::Result<()>>,
+}
+
+/// Serves until the stop.
+///
+/// # Errors
+/// What no waiting can mend: an address that is taken, options that are refused.
+pub async fn run(connections: Connections, options: Options, context: Context) -> anyhow::Result<()> {
+    start(connections, options, context).await?.task.await?
+}
+
+/// Binds and starts serving: health and metrics at once, calls as soon as the tail has caught up with the log.
+///
+/// # Errors
+/// An address that cannot be listened on, options that are refused.
+pub async fn start(connections: Connections, options: Options, context: Context) -> anyhow::Result<Running> {
+    options.check()?;
+    let app = Arc::new(app::App::new(options));
+    let router = server::router(Arc::clone(&app), &context);
+    let (http_stopper, http_stop) = context.stop.child();
+    let (addr, serving) = plumbing::http::serve(app.options.http_addr, router, http_stop)
+        .await
+        .context("the HTTP API cannot be served")?;
+    tracing::info!(http.addr = %addr, "the HTTP API is served; its page is /docs");
+    // The tail outlives the drain: requests in flight still want their events.
+    let (tail_stopper, tail_stop) = stop::pair();
+    let task = task::spawn("ingress", async move {
+        let mut http = task::spawn("http", serving);
+        let mut tail = task::spawn("ingress-start", start::run(app, connections, context, tail_stop));
+        tokio::select! {
+            served = &mut http => {
+                tail_stopper.stop();
+                let followed = tail.await?;
+                served??;
+                followed
+            }
+            followed = &mut tail => {
+                http_stopper.stop();
+                let served = http.await?;
+                followed??;
+                Ok(served?)
+            }
+        }
+    });
+    Ok(Running { addr, task })
+}

@@ -1,0 +1,94 @@
+//! What the ingress is told from outside, and what it refuses to start with.
+
+use std::net::SocketAddr;
+
+use plumbing::config::Connections;
+
+use crate::auth::Token;
+
+/// The ingress's whole configuration.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Config {
+    /// Where the engines are.
+    #[command(flatten)]
+    pub connections: Connections,
+    /// The ingress's own options.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// The ingress's own options.
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Ingress")]
+#[group(skip)] // Of the same name in every role, and `holdfast all` has them all.
+pub struct Options {
+    /// Where the HTTP API listens; another address than loopback needs a token
+    #[arg(
+        long,
+        env = "HOLDFAST_HTTP_ADDR",
+        default_value = "127.0.0.1:8080",
+        value_name = "ADDRESS"
+    )]
+    pub http_addr: SocketAddr,
+
+    /// Bearer token that every call of the API must carry; none by default
+    #[arg(long, env = "HOLDFAST_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub token: Option<Token>,
+
+    /// How long a call waits for its outcome when it does not say, in milliseconds
+    #[arg(long, env = "HOLDFAST_WAIT_DEFAULT_MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(..=WAIT_MS_MAX), value_name = "MS")]
+    pub wait_default_ms: u64,
+
+    /// Calls in flight; those beyond are answered 429
+    #[arg(
+        long,
+        env = "HOLDFAST_HTTP_IN_FLIGHT",
+        default_value_t = 10_000,
+        value_name = "CALLS"
+    )]
+    pub in_flight_max: usize,
+
+    /// Holds whose newest state is kept in memory, about 600 bytes each
+    #[arg(long, env = "HOLDFAST_TAIL_HOLDS", default_value_t = 200_000, value_name = "HOLDS")]
+    pub tail_holds: usize,
+
+    /// SKUs whose newest counters are kept in memory, about 200 bytes each
+    #[arg(long, env = "HOLDFAST_TAIL_SKUS", default_value_t = 200_000, value_name = "SKUS")]
+    pub tail_skus: usize,
+
+    /// Who changed stock, where a call does not say with `X-Actor`
+    #[arg(long, env = "HOLDFAST_ACTOR", default_value = "http", value_name = "NAME")]
+    pub actor: String,
+
+    /// Connections to Postgres, which serve reads only
+    #[arg(
+        long,
+        env = "HOLDFAST_INGRESS_POSTGRES_CONNECTIONS",
+        default_value_t = 8,
+        value_name = "CONNECTIONS"
+    )]
+    pub postgres_connections: u32,
+}
+
+/// Longest time that a call may wait for its outcome, in milliseconds.
+pub const WAIT_MS_MAX: u64 = 30_000;
+
+impl Options {
+    /// Refuses what would be unsafe or cannot work.
+    ///
+    /// # Errors
+    /// A sentence that says what to set.
+    pub fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.http_addr.ip().is_loopback() || self.token.is_some(),
+            "{} can be reached from other machines: set HOLDFAST_TOKEN, or listen on 127.0.0.1",
+            self.http_addr
+        );
+        anyhow::ensure!(
+            self.in_flight_max > 0 && self.tail_holds > 0 && self.tail_skus > 0 && self.postgres_connections > 0,
+            "HOLDFAST_HTTP_IN_FLIGHT, HOLDFAST_TAIL_HOLDS, HOLDFAST_TAIL_SKUS and HOLDFAST_INGRESS_POSTGRES_CONNECTIONS must be above 0"
+        );
+        domain::Text::parse_some("HOLDFAST_ACTOR", &self.actor)?;
+        Ok(())
+    }
+}
