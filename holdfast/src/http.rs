@@ -100,7 +100,7 @@ impl Api {
     /// Says with each call who changes stock.
     #[must_use]
     pub fn acting_as(mut self, actor: &str) -> Self {
-        self.actor = Some(actor.to_owned());
+        self.actor = Some(actor.to_owned()).filter(|actor| !actor.is_empty());
         self
     }
 

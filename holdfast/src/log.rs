@@ -87,6 +87,9 @@ pub struct LogReader {
     topic: String,
     partition: i32,
     next: i64,
+    /// Assigned at `next`. Never again before something came of it: librdkafka aborts the process when a partition is
+    /// assigned a third time while the second has not begun (its assertion `rktp_started`).
+    assigned: bool,
 }
 
 impl std::fmt::Debug for LogReader {
@@ -102,14 +105,13 @@ impl LogReader {
     /// The client's options are wrong (the brokers' address, mostly).
     pub fn open(brokers: &str, topic: &str, partition: i32, from: i64) -> anyhow::Result<Self> {
         let reader = consumer::reader(brokers, "holdfast-cli", "holdfast-cli")?;
-        let opened = Self {
+        Ok(Self {
             reader,
             topic: topic.to_owned(),
             partition,
             next: from,
-        };
-        opened.assign()?;
-        Ok(opened)
+            assigned: false,
+        })
     }
 
     /// The offset after the last record that was read.
@@ -127,13 +129,10 @@ impl LogReader {
             .with_context(|| format!("Kafka does not say where {}[{}] ends", self.topic, self.partition))
     }
 
-    /// Moves to another offset.
-    ///
-    /// # Errors
-    /// The client refuses.
-    pub fn seek(&mut self, to: i64) -> anyhow::Result<()> {
+    /// Goes on from another offset at the next read.
+    pub fn seek(&mut self, to: i64) {
         self.next = to;
-        self.assign()
+        self.assigned = false;
     }
 
     /// One look at the partition.
@@ -141,6 +140,10 @@ impl LogReader {
     /// # Errors
     /// The topic or the offset is not there (any more).
     pub fn step(&mut self) -> anyhow::Result<Step> {
+        if !self.assigned {
+            consumer::assign(&self.reader, &[(&self.topic, self.partition, self.next)])?;
+            self.assigned = true;
+        }
         let polled = poll(&self.reader).with_context(|| {
             let (topic, partition, next) = (&self.topic, self.partition, self.next);
             format!("{topic}[{partition}] cannot be read from offset {next} on")
@@ -169,14 +172,18 @@ impl LogReader {
     /// # Errors
     /// As [`LogReader::read_to_end`].
     pub fn read_while(&mut self, mut take: impl FnMut(Record) -> anyhow::Result<bool>) -> anyhow::Result<()> {
+        let (_, end) = self.bounds()?;
+        if self.next >= end {
+            return Ok(());
+        }
         // Assigned anew, so that the next end is one of now: the client reports each end only once.
-        self.assign()?;
+        self.assigned = false;
         let mut heard = Instant::now();
         loop {
             match self.step()? {
                 Step::Record(record) => {
                     heard = Instant::now();
-                    if !take(record)? {
+                    if !take(record)? || self.next >= end {
                         return Ok(());
                     }
                 }
@@ -190,11 +197,6 @@ impl LogReader {
                 Step::Nothing => {}
             }
         }
-    }
-
-    fn assign(&self) -> anyhow::Result<()> {
-        consumer::assign(&self.reader, &[(&self.topic, self.partition, self.next)])?;
-        Ok(())
     }
 }
 

@@ -20,10 +20,6 @@ const SOURCE: &str = "/holdfast/dead-letters";
 const ERROR_HEADERS: &str = "holdfast.error.";
 
 /// Records that could not be read: list them, look at one, send one where it belongs.
-///
-/// A record that can never be decoded is buried: its bytes go to the dead-letter topic with where and why, and its command is
-/// refused as malformed. When whatever was wrong is mended (a schema that was not registered, mostly), `send` gives it to
-/// the lane where it belongs, where it counts once however often it is sent.
 #[derive(Args, Debug)]
 pub struct DeadLetters {
     #[command(subcommand)]
@@ -244,7 +240,7 @@ async fn read_all(connections: &Connections) -> anyhow::Result<Vec<Record>> {
     task::thread("dead-letters", move || {
         let mut log = open(&connections)?;
         let (first, _) = log.bounds()?;
-        log.seek(first)?;
+        log.seek(first);
         let mut letters = Vec::new();
         log.read_to_end(|record| {
             letters.push(record);
@@ -266,7 +262,7 @@ async fn read_one(connections: &Connections, offset: i64) -> anyhow::Result<Reco
                 end - 1
             );
         }
-        log.seek(offset)?;
+        log.seek(offset);
         let mut found = None;
         log.read_while(|record| {
             found = Some(record);

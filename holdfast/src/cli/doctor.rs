@@ -24,9 +24,6 @@ use crate::{
 };
 
 /// Check tools, ports, versions and settings, each with its fix.
-///
-/// A tool that only ./run needs is no fault where the engine it would start answers already. Exit code 1 when something
-/// needed is wrong.
 #[derive(Args, Debug)]
 pub struct Doctor {
     #[command(flatten)]

@@ -19,9 +19,6 @@ use crate::{
 const COUNTED: i64 = 10_000;
 
 /// Who owns each lane, and how far everybody has come.
-///
-/// Lag counts commands that are not decided yet, and events that are not in Postgres yet. An engine that does not answer leaves
-/// its columns empty, and says so.
 #[derive(Args, Debug)]
 pub struct Lanes {
     /// Print JSON
@@ -114,9 +111,9 @@ impl Engines {
         match checkpoint {
             Some(checkpoint) if (first..=events_end).contains(&checkpoint.next_event_offset) => {
                 state = checkpoint.state;
-                events.seek(checkpoint.next_event_offset)?;
+                events.seek(checkpoint.next_event_offset);
             }
-            Some(_) | None => events.seek(first)?,
+            Some(_) | None => events.seek(first),
         }
         events.read_to_end(|record| {
             record.verdict(&mut state);
@@ -148,7 +145,7 @@ impl Engines {
         let Some(decoder) = self.decoder.as_ref().filter(|_| epoch >= first && epoch >= 0) else {
             return Ok(None);
         };
-        events.seek(epoch)?;
+        events.seek(epoch);
         let mut opened = None;
         events.read_while(|record| {
             opened = Some(record);
@@ -170,7 +167,7 @@ fn commands_lag(mut commands: LogReader, last_decided: i64) -> anyhow::Result<(i
         return Ok((end, (end - from).max(0)));
     }
     // Counted, because the markers of transactions have offsets too.
-    commands.seek(from)?;
+    commands.seek(from);
     let mut lag = 0;
     commands.read_to_end(|_| {
         lag += 1;
@@ -184,16 +181,16 @@ fn render(rows: &[LaneRow]) -> comfy_table::Table {
         "lane",
         "owner",
         "epoch",
-        "commands end",
-        "decided",
-        "lag",
-        "events end",
-        "Postgres at",
-        "lag",
-        "Redis epoch",
-        "generation",
-        "fence",
-        "building",
+        "commands\nend",
+        "\ndecided",
+        "\nlag",
+        "events\nend",
+        "Postgres\nat event",
+        "\nlag",
+        "Redis\nepoch",
+        "\ngeneration",
+        "\nfence",
+        "\nbuilding",
     ]);
     let or_dash = |number: Option<i64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
     for row in rows {

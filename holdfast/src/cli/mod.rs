@@ -42,6 +42,8 @@ enum Command {
     #[command(flatten)]
     Role(roles::Role),
     /// Create the topics that are missing, and check those that exist
+    ///
+    /// An existing topic is never changed: when it has another number of partitions or another clock, this says so and fails.
     Topics(Tool<setup::Topics>),
     /// Set the registry's compatibility and register the schemas
     Schemas(Tool<setup::Schemas>),
@@ -50,18 +52,41 @@ enum Command {
     /// Look at stock and change it, over HTTP
     Stock(Tool<stock::Stock>),
     /// Everything that is known of one hold: its records, Redis, Postgres, and whether they agree
+    ///
+    /// Reads the hold's whole lane, so that it knows which events are valid. Exit code 1 when the hold is nowhere, or the sides
+    /// disagree (one that is only behind says so).
     Show(Tool<show::Show>),
     /// The valid events as they come, one JSON object a line
+    ///
+    /// What a zombie wrote is left out, as for everybody who reads the log; LaneOpened is there, because it says who decides.
+    /// Ends at Ctrl-C, when its reader goes away, after -n lines, or with --no-follow at the end of the log.
     Tail(Tool<tail::Tail>),
     /// Fold the log and compare it with Redis and Postgres, per SKU and per hold
+    ///
+    /// It may run at any time: each comparison is made at one exact position of the log. It changes nothing. Exit code 0 when
+    /// everything agrees, 1 on any difference, 2 when an engine does not answer, so that nothing is known.
     Verify(Tool<verify::Verify>),
     /// Who owns each lane, and how far everybody has come
+    ///
+    /// Lag counts commands that are not decided yet, and events that are not in Postgres yet. An engine that does not answer
+    /// leaves its columns empty, and says so.
     Lanes(Tool<lanes::Lanes>),
     /// Records that could not be read: list them, look at one, send one where it belongs
+    ///
+    /// A record that can never be decoded is buried: its bytes go to the dead-letter topic with where and why, and its command
+    /// is refused as malformed. When whatever was wrong is mended (a schema that was not registered, mostly), `send` gives it to
+    /// the lane where it belongs, where it counts once however often it is sent.
     DeadLetters(Tool<dead_letters::DeadLetters>),
     /// Check tools, ports, versions and settings, each with its fix
+    ///
+    /// A tool that only ./run needs is no fault where the engine it would start answers already. Exit code 1 when something
+    /// needed is wrong.
     Doctor(Tool<doctor::Doctor>),
     /// Seed a small catalogue and run a short sale with more buyers than units
+    ///
+    /// It sells five VIP tickets to forty buyers at once, some concert tickets, shirts (at most two each) and mugs (a few of
+    /// which are never sold). Most winners pay, one cancels, one forgets to pay. Then it shows what that left in the log, in Redis
+    /// and in Postgres, and whether they agree. It may be run again at any time: it restocks what it sells.
     Demo(Tool<demo::Demo>),
 }
 
@@ -72,7 +97,14 @@ struct Tool<A: Args> {
     args: A,
 
     /// What is logged on standard error, such as `debug` or `warn,holdfast=debug`
-    #[arg(long, env = "HOLDFAST_LOG", default_value = "warn", value_name = "FILTER")]
+    #[arg(
+        long,
+        env = "HOLDFAST_LOG",
+        default_value = "warn",
+        value_name = "FILTER",
+        global = true,
+        help_heading = "Telemetry"
+    )]
     log: String,
 }
 
@@ -132,7 +164,7 @@ pub fn main() -> ExitCode {
 #[must_use]
 pub fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
+    table.load_preset(presets::UTF8_BORDERS_ONLY).set_header(header);
     table
 }
 

@@ -7,8 +7,6 @@ use super::Outcome;
 use crate::setup::{self, TopicOptions};
 
 /// Create the topics that are missing, and check those that exist.
-///
-/// An existing topic is never changed: when it has another number of partitions or another clock, this says so and fails.
 #[derive(Args, Debug)]
 pub struct Topics {
     #[command(flatten)]

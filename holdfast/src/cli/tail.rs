@@ -21,9 +21,6 @@ use crate::{
 };
 
 /// The valid events as they come, one JSON object a line.
-///
-/// What a zombie wrote is left out, as for everybody who reads the log; LaneOpened is there, because it says who decides.
-/// Ends at Ctrl-C, when its reader goes away, after -n lines, or with --no-follow at the end of the log.
 #[derive(Args, Debug)]
 pub struct Tail {
     /// Begin at the first event that the log still has, not at now
@@ -149,7 +146,7 @@ impl Tail {
             }
             return Ok(Place::new(state, next));
         }
-        log.seek(next)?;
+        log.seek(next);
         log.read_while(|record| {
             if record.offset < end {
                 record.verdict(&mut state);

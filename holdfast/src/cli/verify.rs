@@ -10,9 +10,6 @@ use super::Outcome;
 use crate::verify::{self, Options};
 
 /// Fold the log and compare it with Redis and Postgres, per SKU and per hold.
-///
-/// It may run at any time: each comparison is made at one exact position of the log. It changes nothing. Exit code 0 when
-/// everything agrees, 1 on any difference, 2 when an engine does not answer, so that nothing is known.
 #[derive(Args, Debug)]
 pub struct Verify {
     /// Print the whole report as JSON

@@ -46,7 +46,7 @@ pub fn compare(
     };
     beside.skip_before(from);
     if from <= last.min(end - 1) {
-        log.seek(from)?;
+        log.seek(from);
         let mut over = false;
         log.read_while(|record| {
             over = record.offset >= last;

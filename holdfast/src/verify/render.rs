@@ -1,6 +1,6 @@
 //! A report for people.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, Table};
 
 use super::report::{LaneSummary, Report};
 use crate::cli::table;
@@ -39,23 +39,19 @@ fn lanes(lanes: &[LaneSummary]) -> Table {
     let mut table = table(&[
         "lane",
         "commands",
-        "valid",
-        "void",
-        "turns",
+        "events\nvalid",
+        "\nvoid",
         "SKUs",
-        "held",
-        "confirmed",
-        "ended",
-        "units on hand",
-        "held",
-        "allocated",
-        "decided",
-        "Redis fence",
-        "Postgres at",
-        "events end",
-        "differs",
+        "units\non hand",
+        "\nheld",
+        "\nallocated",
+        "holds\nheld",
+        "\nconfirmed",
+        "\nended",
+        "the log\ndecides",
+        "Redis\nat",
+        "Postgres\nat event",
     ]);
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
     for lane in lanes {
         let holds = |state: &str| lane.holds.get(state).copied().unwrap_or(0);
         let or_dash = |number: Option<i64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
@@ -64,19 +60,16 @@ fn lanes(lanes: &[LaneSummary]) -> Table {
             lane.commands.to_string(),
             lane.valid.to_string(),
             lane.void.to_string(),
-            lane.opened.to_string(),
             lane.skus.to_string(),
-            holds("held").to_string(),
-            holds("confirmed").to_string(),
-            (holds("cancelled") + holds("expired")).to_string(),
             lane.units.on_hand.to_string(),
             lane.units.held.to_string(),
             lane.units.allocated.to_string(),
+            holds("held").to_string(),
+            holds("confirmed").to_string(),
+            (holds("cancelled") + holds("expired")).to_string(),
             lane.last_decided.to_string(),
             or_dash(lane.redis.map(|cell| cell.fence)),
             or_dash(lane.checkpoint),
-            lane.events_end.to_string(),
-            lane.differences.to_string(),
         ]);
     }
     for column in table.column_iter_mut() {

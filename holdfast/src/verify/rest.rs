@@ -78,13 +78,13 @@ fn watch(engines: &Engines, lane: Lane) -> anyhow::Result<Watched> {
     match checkpoint {
         Some(checkpoint) => {
             state = checkpoint.state;
-            events.seek(checkpoint.next_event_offset)?;
+            events.seek(checkpoint.next_event_offset);
         }
-        None => events.seek(first)?,
+        None => events.seek(first),
     }
     let mut commands = engines.commands(lane, 0)?;
     let (first, end) = commands.bounds()?;
-    commands.seek(first.max((state.last_command_offset + 1).min(end)))?;
+    commands.seek(first.max((state.last_command_offset + 1).min(end)));
     Ok(Watched {
         lane,
         events,

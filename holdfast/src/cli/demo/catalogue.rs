@@ -19,10 +19,10 @@ pub struct Ware {
 }
 
 /// The SKU that everybody wants.
-pub const VIP: &str = "TICKET-VIP";
-pub const CONCERT: &str = "CONCERT-A";
-pub const SHIRT: &str = "SHIRT-M";
-pub const MUG: &str = "MUG";
+pub const VIP: &str = "ticket-vip";
+pub const CONCERT: &str = "concert-a";
+pub const SHIRT: &str = "shirt-m";
+pub const MUG: &str = "mug";
 
 pub const WARES: [Ware; 4] = [
     Ware {

@@ -18,10 +18,6 @@ use crate::{
 };
 
 /// Seed a small catalogue and run a short sale with more buyers than units.
-///
-/// It sells five VIP tickets to forty buyers at once, some concert tickets, shirts (at most two each) and mugs (a few of
-/// which are never sold). Most winners pay, one cancels, one forgets to pay. Then it shows what that left in the log, in
-/// Redis and in Postgres, and whether they agree. It may be run again at any time: it restocks what it sells.
 #[derive(Args, Debug)]
 pub struct Demo {
     /// Buyers who want one of the five VIP tickets
