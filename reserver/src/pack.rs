@@ -6,7 +6,7 @@ use domain::{
     Adjustment, Command, CommandBody, Event, EventBody, EventId, EventLine, Fingerprint, HoldId, Key, Lane, Reason,
     Shortage, Sku, Source, Tenant, Text,
 };
-use rmp::encode::{write_array_len, write_bool, write_sint, write_str};
+use rmp::encode::{write_array_len, write_bool, write_sint, write_str, write_str_len};
 use schemas::cells::{self, HoldCell};
 use serde::Deserialize;
 
@@ -96,6 +96,24 @@ pub fn batch(lane: Lane, entries: &[Entry], trim: &[i64], busy: bool, rules: Rul
     write_bool(&mut out.0, busy).expect("a Vec takes all");
     out.number(rules.remember_ms);
     out.number(rules.max_hold_ms);
+    out.0
+}
+
+/// Packs the writes of a rebuild's chunk for `load.lua`: each a command's name and arguments.
+///
+/// Redis' `cmsgpack` knows no binary type, so bytes go as strings, whatever they are.
+#[must_use]
+pub fn writes(writes: &[Vec<Vec<u8>>]) -> Vec<u8> {
+    let mut out = Writer(Vec::with_capacity(256 * writes.len()));
+    out.array(writes.len());
+    for parts in writes {
+        out.array(parts.len());
+        for part in parts {
+            let length = u32::try_from(part.len()).expect("a value is shorter than 4 GiB");
+            write_str_len(&mut out.0, length).expect("a Vec takes all");
+            out.0.extend_from_slice(part);
+        }
+    }
     out.0
 }
 

@@ -2,6 +2,13 @@
 
 use std::time::Instant;
 
+use crate::{
+    Shared,
+    end::End,
+    log, pack,
+    scripts::{LaneRedis, Step},
+    tail::Tail,
+};
 use domain::{Event, HoldState, Lane, LaneState, Ledger, Verdict};
 use plumbing::{
     kafka::consumer::{self, Reader},
@@ -13,15 +20,6 @@ use schemas::{
     codec::{DecodeError, Learned},
     keys::{GenerationKeys, LaneKeys},
     picture,
-};
-use serde_bytes::ByteBuf;
-
-use crate::{
-    Shared,
-    end::End,
-    log,
-    scripts::{LaneRedis, Step},
-    tail::Tail,
 };
 
 /// A chunk is one script call: small enough that Redis answers others in between.
@@ -191,13 +189,12 @@ pub(crate) fn decode(shared: &Shared, bytes: &[u8]) -> Result<Event, End> {
 struct Chunk<'a> {
     redis: &'a mut LaneRedis,
     epoch: i64,
-    writes: Vec<Vec<ByteBuf>>,
+    writes: Vec<Vec<Vec<u8>>>,
 }
 
 impl Chunk<'_> {
     fn write(&mut self, parts: &[&[u8]]) -> Result<(), End> {
-        self.writes
-            .push(parts.iter().map(|part| ByteBuf::from(*part)).collect());
+        self.writes.push(parts.iter().map(|part| part.to_vec()).collect());
         if self.writes.len() < CHUNK_WRITES {
             Ok(())
         } else {
@@ -209,7 +206,7 @@ impl Chunk<'_> {
         if self.writes.is_empty() {
             return Ok(());
         }
-        let packed = cells::pack(&self.writes);
+        let packed = pack::writes(&self.writes);
         self.writes.clear();
         done(self.redis.load(self.epoch, &packed)?)
     }

@@ -1,6 +1,6 @@
 //! What the scripts decide, one story a test, and random stories against the ledger.
 
-use domain::{Adjustment, EventBody, HoldState, Reason, Source};
+use domain::{Adjustment, EventBody, Reason, Source};
 use proptest::prelude::*;
 use redis::Commands as _;
 use reserver::{
@@ -326,6 +326,37 @@ fn a_batch_that_does_not_follow_the_fence_is_refused() {
     assert!(matches!(books.redis.apply(0, &packed), Ok(Applied::Gap(0))));
 }
 
+/// Found by a flush under load: Redis' MessagePack knows no binary type, and holds are binary.
+#[test]
+fn a_rebuild_writes_values_of_any_bytes() {
+    let mut books = Books::new();
+    assert_eq!(books.redis.begin(3).expect("begin"), Step::Done);
+    let key = books.keys.generation(3).journal();
+    let value: Vec<u8> = (0..=255).collect();
+    let writes = pack::writes(&[vec![b"SET".to_vec(), key.clone().into_bytes(), value.clone()]]);
+    assert_eq!(books.redis.load(3, &writes).expect("load"), Step::Done);
+    assert_eq!(
+        books.redis.load(2, &writes).expect("load"),
+        Step::Newer(3),
+        "only under its own epoch"
+    );
+    assert_eq!(books.redis.finish(3, 9, 77).expect("finish"), Step::Done);
+    let found: Vec<u8> = books.connection().get(key).expect("Redis answers");
+    assert_eq!(found, value);
+    assert!(matches!(
+        books.redis.claim(4, 9, 3),
+        Ok(Claimed::Taken {
+            fence: 9,
+            generation: 3
+        })
+    ));
+    assert_eq!(
+        books.redis.load(4, &writes).expect("load"),
+        Step::Newer(4),
+        "a whole lane takes no chunks"
+    );
+}
+
 #[test]
 fn a_full_redis_refuses_reservations_but_not_releases() {
     let mut books = Books::new();
@@ -440,8 +471,6 @@ proptest! {
         if !waiting.is_empty() {
             books.apply(&waiting);
         }
-        let held = books.ledger.holds.values().filter(|hold| hold.terms.state == HoldState::Held).count();
-        prop_assert!(held <= books.ledger.holds.len());
         books.assert_agree();
     }
 }
