@@ -115,9 +115,10 @@ async fn a_lane_that_is_rebuilt_is_watched_in_its_new_generation() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_goes_on_by_itself_when_redis_comes_back() {
     let world = World::new().await;
-    let proxy = proxy::Proxy::start(world.connections.redis_url.expose()).await;
+    let (_, engine) = world.connections.redis_url.expose().rsplit_once('/').unwrap();
+    let proxy = proxy::Proxy::start(engine).await;
     let mut connections = world.connections.clone();
-    connections.redis_url = SecretUrl::from(proxy.url());
+    connections.redis_url = SecretUrl::from(format!("redis://{}", proxy.addr()));
     let expirer = world.expirer_with(connections).ready().await;
     let keys = world.lane(lane(0), 1, -1).await;
 

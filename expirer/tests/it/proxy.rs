@@ -14,9 +14,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// In front of the engine of a URL.
-    pub async fn start(url: &str) -> Self {
-        let (_, target) = url.rsplit_once('/').unwrap();
+    /// In front of the engine at `host:port`.
+    pub async fn start(target: &str) -> Self {
         let target = target.to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -32,8 +31,9 @@ impl Proxy {
         Self { addr, open }
     }
 
-    pub fn url(&self) -> String {
-        format!("redis://{}", self.addr)
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
     }
 
     /// Shut, it drops every connection and takes no new one.

@@ -1,7 +1,12 @@
 //! The persister on the real engines: the rows are what the valid events add up to, each counted once.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should panic where it stands"
+)]
 
+#[path = "../../../expirer/tests/it/proxy.rs"]
+mod proxy;
 mod shop;
 mod world;
 
@@ -214,6 +219,40 @@ async fn a_lane_halts_where_it_cannot_go_on_and_goes_on_when_it_can() {
     world.end().await;
 }
 
+/// Postgres away, at start or in the middle of a load: the role says so, and the rows catch up by themselves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_catch_up_when_postgres_comes_back() {
+    let world = World::new(1).await;
+    let url = world.connections.postgres_url.expose().to_owned();
+    let (login, place) = url.rsplit_once('@').unwrap();
+    let (engine, database) = place.split_once('/').unwrap();
+    let proxy = proxy::Proxy::start(engine).await;
+    let mut connections = world.connections.clone();
+    connections.postgres_url = format!("{login}@{}/{database}", proxy.addr()).into();
+
+    proxy.set_open(false);
+    let persister = world.persister_with(connections, "a", 20);
+    let mut shop = opened(&world, 8).await;
+    eventually("it waits for Postgres", async || persister.reason("postgres").is_some()).await;
+    let mut end = world.write(shop.lane, &decide(&mut shop, 50)).await + 50;
+    for _ in 0..3 {
+        proxy.set_open(true);
+        world.reaches(shop.lane, end).await;
+        eventually("it is ready", async || persister.health.is_ready()).await;
+        // Shut while it works.
+        end = world.write(shop.lane, &decide(&mut shop, 200)).await + 200;
+        tokio::time::sleep(std::time::Duration::from_millis(shop.dice(60))).await;
+        proxy.set_open(false);
+        eventually("it is not ready", async || persister.reason("postgres").is_some()).await;
+    }
+    proxy.set_open(true);
+    world.reaches(shop.lane, end).await;
+    assert_eq!(world.ledger(shop.lane, i64::MAX).await, remembered(&shop, i64::MAX));
+    assert_eq!(world.count("processed_events").await, 650);
+    persister.stop().await;
+    world.end().await;
+}
+
 /// What clients ask of the picture: one hold, lists page by page, stock.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn holds_and_stock_are_found_and_listed() {
@@ -307,4 +346,52 @@ async fn pages(world: &World, filter: &HoldFilter, limit: u32) -> Vec<picture::S
         "newest first, none twice"
     );
     all
+}
+
+/// How fast a backlog is written: run by hand, in a release build.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement, not a check"]
+async fn throughput_of_a_backlog() {
+    const HOLDS: usize = 20_000;
+    let world = World::new(4).await;
+    let mut ends = Vec::new();
+    for number in 0..4 {
+        let mut shop = Shop::new(number, 7);
+        shop.epoch = world.write(shop.lane, &[shop.opened()]).await;
+        // A SKU lives in one lane: lanes never wait for each other's rows.
+        let of_lane = |item| sku(item * 4 + number as u64);
+        let mut events: Vec<Event> = (0..5).map(|item| shop.adjust(of_lane(item), 1_000_000)).collect();
+        for hold in 0..HOLDS {
+            let (key, user) = (format!("key-{hold}"), format!("user-{hold}"));
+            events.push(shop.reserve(&key, &user, &[(of_lane(hold as u64 % 5), 1)]));
+        }
+        let first = world.write(shop.lane, &events).await;
+        ends.push((shop.lane, first + events.len() as i64));
+    }
+    let started = std::time::Instant::now();
+    let persister = world.persister("a", 1_000);
+    let mut first_commit = None;
+    for (lane, end) in ends {
+        while world.position(lane).await < end {
+            if first_commit.is_none() && world.position(lane).await > 0 {
+                first_commit = Some(started.elapsed());
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+    let busy = started.elapsed() - first_commit.unwrap_or_default();
+    println!(
+        "{} holds in {busy:?}: {:.0} a second",
+        4 * HOLDS,
+        (4 * HOLDS) as f64 / busy.as_secs_f64()
+    );
+    for line in persister
+        .metrics()
+        .lines()
+        .filter(|line| line.contains("sum") || line.contains("count"))
+    {
+        println!("{line}");
+    }
+    persister.stop().await;
+    world.end().await;
 }

@@ -113,6 +113,10 @@ impl World {
 
     /// Starts a persister of a group.
     pub fn persister(&self, group: &str, batch: u32) -> Running {
+        self.persister_with(self.connections.clone(), group, batch)
+    }
+
+    pub fn persister_with(&self, connections: Connections, group: &str, batch: u32) -> Running {
         let (stopper, stop) = stop::pair();
         let context = Context::new("persister", stop);
         let health = context.health.clone();
@@ -121,7 +125,7 @@ impl World {
             group: group.to_owned(),
             ..Options::default()
         };
-        let task = task::spawn("persister", persister::run(self.connections.clone(), options, context));
+        let task = task::spawn("persister", persister::run(connections, options, context));
         Running { stopper, health, task }
     }
 
@@ -193,6 +197,10 @@ impl Running {
     /// Of a persister whose runtime is gone: threads outlive a runtime, though not a process.
     pub fn threads_end(self) {
         self.stopper.stop();
+    }
+
+    pub fn metrics(&self) -> String {
+        plumbing::telemetry::MetricsHandle::install().render()
     }
 
     /// Why a component is not ready.
