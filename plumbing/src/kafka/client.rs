@@ -1,6 +1,6 @@
 //! Options of every Kafka client. A client is never configured anywhere else.
 
-use rdkafka::ClientConfig;
+use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 
 #[expect(clippy::disallowed_methods, reason = "this is the one home of Kafka client options")]
 fn base(brokers: &str, client_id: &str) -> ClientConfig {
@@ -67,4 +67,9 @@ pub fn member(brokers: &str, client_id: &str, group_id: &str) -> ClientConfig {
 #[must_use]
 pub fn admin(brokers: &str, client_id: &str) -> ClientConfig {
     base(brokers, client_id)
+}
+
+/// librdkafka's own lines, for whoever debugs a connection. What an outage means is said by the role that meets it, once.
+pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    tracing::debug!(target: "librdkafka", ?level, facility, message);
 }
