@@ -143,8 +143,10 @@ impl Intake {
         if !std::mem::take(&mut self.looking) {
             return None;
         }
+        let next = self.next();
+        self.first_reading.retain(|offset| *offset >= next);
         self.first_reading.sort_unstable();
-        Some(self.next())
+        Some(next)
     }
 
     /// Closes a hole at the end of a quiet lane: offsets up to `last` hold no record.
@@ -168,8 +170,12 @@ impl Intake {
         let mut lines = 0;
         while batch.entries.len() < BATCH_COMMANDS && lines < BATCH_LINES {
             let Some(raw) = self.queue.front() else { break };
-            let Some(asked) = self.schemas.read(shared, lane, raw)? else {
-                break;
+            let asked = match self.schemas.read(shared, lane, raw) {
+                Ok(Some(asked)) => asked,
+                Ok(None) => break,
+                // What came before it is decided first; then it stands at the front, and the lane halts before it.
+                Err(_) if !batch.entries.is_empty() => break,
+                Err(end) => return Err(end),
             };
             let raw = self.queue.pop_front().expect("it was just there");
             let hash = hash_of(&raw);

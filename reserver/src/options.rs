@@ -33,7 +33,8 @@ pub struct Options {
     /// Share of Redis' maxmemory above which reservations are refused as busy, so that releases always work.
     #[arg(long, env = "HOLDFAST_BUSY_SHARE", default_value_t = 0.9)]
     pub busy_share: f64,
-    /// After so many quiet seconds, offsets without a record at a lane's end are closed by a decision of their own.
+    /// Offsets without a record at a lane's end that have not changed for so many seconds are closed by a decision of
+    /// their own. Must be longer than the brokers' transaction.max.timeout.ms.
     #[arg(long, env = "HOLDFAST_SKIP_SECONDS", default_value_t = 3_600)]
     pub skip_seconds: u64,
     /// How long a schema id that the registry does not know is asked for before its record is buried, in seconds.

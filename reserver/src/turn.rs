@@ -43,6 +43,8 @@ const WAITING_MAX: usize = 4_096;
 const IDLE: Duration = Duration::from_millis(50);
 /// How often a lane does what needs no haste.
 const CHORES: Duration = Duration::from_secs(1);
+/// How often a quiet lane looks whether offsets without a record stand at its end.
+const QUIET: Duration = Duration::from_secs(10);
 /// How long a lane that must go waits for what it has published.
 const DRAIN: Duration = Duration::from_secs(5);
 /// How many records are taken in one go.
@@ -80,6 +82,8 @@ pub(crate) struct Turn<'a> {
     committed: i64,
     chores_at: Instant,
     quiet_since: Instant,
+    /// The end of the commands beyond the last record that could be read, and since when it has not changed.
+    hole_at_end: Option<(i64, Instant)>,
     /// Cursor of the removal of older generations; `None` when there is nothing left to remove.
     cleanup: Option<u64>,
 }
@@ -124,6 +128,7 @@ impl<'a> Turn<'a> {
             committed: -1,
             chores_at: Instant::now(),
             quiet_since: Instant::now(),
+            hole_at_end: None,
             cleanup: Some(0),
         })
     }
@@ -339,10 +344,8 @@ impl<'a> Turn<'a> {
             let next = self.redis.drop_old(self.epoch, cursor)?;
             self.cleanup = (next != 0).then_some(next);
         }
-        let skip_after = Duration::from_secs(self.shared.options.skip_seconds);
-        if self.intake.len() == 0 && self.in_flight.is_empty() && self.quiet_since.elapsed() >= skip_after {
-            self.quiet_since = Instant::now();
-            self.skip_hole_at_end(stop)?;
+        if self.intake.len() == 0 && self.in_flight.is_empty() {
+            self.look_for_hole_at_end(stop)?;
         }
         Ok(())
     }
@@ -361,14 +364,31 @@ impl<'a> Turn<'a> {
         Ok(())
     }
 
-    /// A hole at the end of a quiet lane (an aborted transaction, say) is closed by a decision, after a fresh reading.
-    fn skip_hole_at_end(&mut self, stop: &Stop) -> Result<(), End> {
-        let topic = &self.shared.topics.commands;
-        let (_, high) = consumer::bounds(&self.reader, topic, self.lane.partition())?;
-        let next = self.intake.next();
-        if high <= next {
+    /// A hole at the end of a quiet lane (an aborted transaction, say) is closed by a decision once it has not changed
+    /// for long enough that no open transaction can still fill it, and a fresh reading shows it too.
+    fn look_for_hole_at_end(&mut self, stop: &Stop) -> Result<(), End> {
+        let skip_after = Duration::from_secs(self.shared.options.skip_seconds);
+        if self.quiet_since.elapsed() < skip_after.min(QUIET) {
             return Ok(());
         }
+        self.quiet_since = Instant::now();
+        let (_, high) = consumer::bounds(&self.reader, &self.shared.topics.commands, self.lane.partition())?;
+        if high <= self.intake.next() {
+            self.hole_at_end = None;
+            return Ok(());
+        }
+        match self.hole_at_end {
+            Some((end, since)) if end == high && since.elapsed() >= skip_after => self.skip_hole_to(high, stop),
+            Some((end, _)) if end == high => Ok(()),
+            _ => {
+                self.hole_at_end = Some((high, Instant::now()));
+                Ok(())
+            }
+        }
+    }
+
+    fn skip_hole_to(&mut self, high: i64, stop: &Stop) -> Result<(), End> {
+        let (topic, next) = (&self.shared.topics.commands, self.intake.next());
         let brokers = &self.shared.connections.kafka_brokers;
         let fresh = consumer::reader(brokers, "holdfast-reserver-skip", &self.shared.forwards_group())?;
         let mut empty = true;
@@ -376,6 +396,7 @@ impl<'a> Turn<'a> {
             empty = false;
             Ok(true)
         })?;
+        self.hole_at_end = None;
         if !empty {
             return Ok(());
         }
