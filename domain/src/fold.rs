@@ -77,7 +77,12 @@ impl LaneState {
                 previous,
                 time,
             } => {
-                if epoch != self.epoch || previous != self.last_command_offset || command <= previous {
+                // Nobody decides before the first LaneOpened, whatever number stands in the header.
+                if epoch == NO_EPOCH
+                    || epoch != self.epoch
+                    || previous != self.last_command_offset
+                    || command <= previous
+                {
                     return Verdict::Void;
                 }
                 self.last_command_offset = command;
@@ -104,7 +109,11 @@ mod tests {
 
     #[test]
     fn a_decision_before_any_owner_is_void() {
-        assert_eq!(LaneState::default().fold(0, decision(0, 0, -1)), Verdict::Void);
+        for epoch in [0, NO_EPOCH, 7] {
+            let mut lane = LaneState::default();
+            assert_eq!(lane.fold(0, decision(epoch, 0, -1)), Verdict::Void, "{epoch}");
+            assert_eq!(lane, LaneState::default());
+        }
     }
 
     #[test]
