@@ -188,7 +188,7 @@ impl Get {
         // A query is as long as a URL may be anywhere, and without SKUs it is all of them, page by page.
         let mut queries: Vec<String> = self.skus.chunks(50).map(query_of).collect();
         if queries.is_empty() {
-            queries.push(String::new());
+            queries.push("limit=100".to_owned());
         }
         for query in queries {
             let mut page = api.get(&format!("/v1/stock?{query}")).await?.success()?;

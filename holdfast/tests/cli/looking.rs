@@ -6,7 +6,9 @@ use serde_json::Value;
 use crate::world::{World, err, hold_of, out, sku_in};
 
 fn lines(text: &str) -> Vec<Value> {
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("a JSON line"))
+        .collect()
 }
 
 /// Writes what an owner of an epoch long gone would: a confirmation of a hold.
@@ -15,7 +17,7 @@ async fn zombie(world: &World) -> i64 {
     let confirmed = events
         .iter()
         .find(|event| matches!(event.body, EventBody::HoldConfirmed))
-        .unwrap();
+        .expect("a confirmation");
     let zombie = Event {
         epoch: state.epoch - 1,
         command_offset: state.last_command_offset + 1,

@@ -46,7 +46,7 @@ async fn open(world: &World, lane: u16) -> i64 {
 /// An event like one of before, but deciding another command.
 fn like(before: &Event, lane: u16, epoch: i64, command: i64, state: &LaneState) -> Event {
     Event {
-        event_id: EventId::of(Lane::new(i32::from(lane)).unwrap(), epoch, command),
+        event_id: EventId::of(Lane::new(i32::from(lane)).expect("a lane"), epoch, command),
         epoch,
         command_offset: command,
         previous_command_offset: state.last_command_offset,
@@ -139,19 +139,22 @@ async fn a_decision_on_nothing_is_found() {
 }
 
 fn redis_keys(world: &World, lane: u16) -> (LaneKeys, schemas::keys::GenerationKeys, redis::Connection) {
-    let keys = LaneKeys::new(&world.connections.redis_prefix, Lane::new(i32::from(lane)).unwrap());
+    let keys = LaneKeys::new(
+        &world.connections.redis_prefix,
+        Lane::new(i32::from(lane)).expect("a lane"),
+    );
     let mut redis = world.redis();
     let generation: i64 = redis::cmd("HGET")
         .arg(keys.lane())
         .arg("generation")
         .query(&mut redis)
-        .unwrap();
+        .expect("the lane is there");
     let generation = keys.generation(generation);
     (keys, generation, redis)
 }
 
 fn query(redis: &mut redis::Connection, command: &str, arguments: &[&str]) {
-    let changed: i64 = redis::cmd(command).arg(arguments).query(redis).unwrap();
+    let changed: i64 = redis::cmd(command).arg(arguments).query(redis).expect("Redis answers");
     assert!(changed != 0, "{command} {arguments:?} changed nothing");
 }
 

@@ -1,7 +1,7 @@
 //! What the sale left everywhere, told in tables, and checked.
 
 use anyhow::Context as _;
-use comfy_table::CellAlignment;
+use comfy_table::{CellAlignment, Table};
 use domain::{Lane, Sku, Stock, Tenant};
 use plumbing::{config::Connections, task};
 use schemas::{cells, picture};
@@ -130,61 +130,8 @@ impl Sold {
 
 /// The whole story, and whether it ended as it should.
 pub fn tell(before: &[Counters], ended: &[Ended], after: &After, report: &Report) -> (String, bool) {
-    let mut out = String::from("\nthe sale\n");
-    let mut sale = table(&[
-        "SKU",
-        "for sale",
-        "buyers",
-        "winners",
-        "sold out",
-        "over limit",
-        "confirmed",
-        "cancelled",
-        "expired",
-    ]);
-    for (ware, before) in WARES.iter().zip(before) {
-        let sold = Sold::of(ware.sku, ended);
-        let mut row = vec![ware.sku.to_owned(), before.available.to_string()];
-        let numbers = [
-            sold.buyers,
-            sold.winners,
-            sold.out_of_stock,
-            sold.over_limit,
-            sold.confirmed,
-            sold.cancelled,
-            sold.expired,
-        ];
-        row.extend(numbers.map(|number| number.to_string()));
-        sale.add_row(row);
-    }
-    out += &format!("{}\n", right(sale));
-
-    out += "\nthe stock now\n";
-    let mut stock = table(&[
-        "SKU",
-        "on hand",
-        "held",
-        "allocated",
-        "available",
-        "in Redis",
-        "in Postgres",
-    ]);
-    for (index, ware) in WARES.iter().enumerate() {
-        let http = after.http[index];
-        let available =
-            |stock: Option<Stock>| stock.map_or_else(|| "-".to_owned(), |stock| stock.available().to_string());
-        stock.add_row([
-            ware.sku.to_owned(),
-            http.on_hand.to_string(),
-            http.held.to_string(),
-            http.allocated.to_string(),
-            http.available.to_string(),
-            available(after.redis[index]),
-            available(after.postgres[index]),
-        ]);
-    }
-    out += &format!("{}\n", right(stock));
-
+    let mut out = format!("\nthe sale\n{}\n", right(sale_table(before, ended)));
+    out += &format!("\nthe stock now\n{}\n", right(stock_table(after)));
     let counts = |counts: &mut dyn Iterator<Item = (String, i64)>| {
         let texts: Vec<String> = counts.map(|(name, count)| format!("{name} {count}")).collect();
         texts.join(" · ")
@@ -216,7 +163,63 @@ pub fn tell(before: &[Counters], ended: &[Ended], after: &After, report: &Report
     (out, problems.is_empty())
 }
 
-fn right(mut table: comfy_table::Table) -> comfy_table::Table {
+fn sale_table(before: &[Counters], ended: &[Ended]) -> Table {
+    let mut sale = table(&[
+        "SKU",
+        "for sale",
+        "buyers",
+        "winners",
+        "sold out",
+        "over limit",
+        "confirmed",
+        "cancelled",
+        "expired",
+    ]);
+    for (ware, before) in WARES.iter().zip(before) {
+        let sold = Sold::of(ware.sku, ended);
+        let mut row = vec![ware.sku.to_owned(), before.available.to_string()];
+        let numbers = [
+            sold.buyers,
+            sold.winners,
+            sold.out_of_stock,
+            sold.over_limit,
+            sold.confirmed,
+            sold.cancelled,
+            sold.expired,
+        ];
+        row.extend(numbers.map(|number| number.to_string()));
+        sale.add_row(row);
+    }
+    sale
+}
+
+fn stock_table(after: &After) -> Table {
+    let available = |stock: Option<Stock>| stock.map_or_else(|| "-".to_owned(), |stock| stock.available().to_string());
+    let mut stock = table(&[
+        "SKU",
+        "on hand",
+        "held",
+        "allocated",
+        "available",
+        "in Redis",
+        "in Postgres",
+    ]);
+    for (index, ware) in WARES.iter().enumerate() {
+        let http = after.http[index];
+        stock.add_row([
+            ware.sku.to_owned(),
+            http.on_hand.to_string(),
+            http.held.to_string(),
+            http.allocated.to_string(),
+            http.available.to_string(),
+            available(after.redis[index]),
+            available(after.postgres[index]),
+        ]);
+    }
+    stock
+}
+
+fn right(mut table: Table) -> Table {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }

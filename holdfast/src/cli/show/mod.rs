@@ -1,0 +1,192 @@
+//! `show`.
+
+mod sources;
+mod tell;
+
+use anyhow::Context as _;
+use clap::Args;
+use domain::{HoldId, ledger::LedgerHold};
+use plumbing::{config::Connections, task};
+use schemas::picture::{self, StoredHold};
+use serde::Serialize;
+use sqlx::PgPool;
+
+use super::{Outcome, time_text};
+use crate::log::Decoder;
+use sources::{InRedis, Log};
+
+/// Everything that is known of one hold: its records, Redis, Postgres, and whether they agree.
+#[derive(Args, Debug)]
+pub struct Show {
+    /// The hold's id
+    #[arg(value_parser = |text: &str| HoldId::parse(text))]
+    hold: HoldId,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connections: Connections,
+}
+
+/// One record of the hold's life.
+#[derive(Debug, Serialize)]
+struct Entry {
+    topic: String,
+    partition: i32,
+    offset: i64,
+    time_ms: Option<i64>,
+    #[serde(rename = "type")]
+    kind: String,
+    /// `asked` for a command; `valid` or `void` for an event.
+    counts: &'static str,
+    /// The command that an event decides.
+    command: Option<i64>,
+    fields: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A hold as one side has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Side {
+    state: &'static str,
+    attempt: i64,
+    user_id: String,
+    lines: String,
+    expires_at: i64,
+    changed_at: i64,
+    payment_ref: Option<String>,
+    reason: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Life {
+    hold_id: String,
+    lane: u16,
+    timeline: Vec<Entry>,
+    log: Option<Side>,
+    redis: Option<Side>,
+    redis_due_at: Option<i64>,
+    postgres: Option<Side>,
+    movements: Vec<Movement>,
+    order: Option<String>,
+    agreement: Vec<String>,
+}
+
+#[derive(Debug, Serialize, sqlx::FromRow)]
+struct Movement {
+    kind: String,
+    sku: String,
+    held_change: i64,
+    allocated_change: i64,
+    event_offset: i64,
+    decided_at: i64,
+}
+
+impl Show {
+    pub async fn run(self) -> anyhow::Result<Outcome> {
+        let decoder = Decoder::connect(&self.connections).await?;
+        let pool = plumbing::postgres::connect_lazy(&self.connections.postgres_url, "holdfast show", 2)?;
+        let stored = picture::find_hold(&pool, self.hold)
+            .await
+            .context("Postgres does not answer")?;
+        let (hold, connections) = (self.hold, self.connections.clone());
+        let from = stored.as_ref().map(|stored| stored.hold.terms.attempt);
+        let (log, redis) = task::thread("show", move || {
+            let log = Log::read(&connections, hold, from, &decoder)?;
+            anyhow::Ok((log, sources::read_redis(&connections, hold)?))
+        })
+        .await??;
+        let life = life(&pool, self.hold, log, redis, stored).await?;
+        let nowhere = life.timeline.is_empty() && life.redis.is_none() && life.postgres.is_none();
+        if nowhere {
+            anyhow::bail!("hold {} is neither in the log nor in Redis nor in Postgres", self.hold);
+        }
+        if self.json {
+            super::print(&format!("{}\n", serde_json::to_string_pretty(&life)?));
+        } else {
+            super::print(&tell::render(&life));
+        }
+        Ok(if life.agreement.is_empty() {
+            Outcome::Fine
+        } else {
+            Outcome::NotInOrder
+        })
+    }
+}
+
+async fn life(
+    pool: &PgPool,
+    hold: HoldId,
+    log: Log,
+    redis: InRedis,
+    stored: Option<StoredHold>,
+) -> anyhow::Result<Life> {
+    let movements: Vec<Movement> = sqlx::query_as(
+        "SELECT kind, sku, held_change, allocated_change, event_offset, decided_at FROM stock_movements \
+          WHERE lane = $1 AND command_offset >= $2 AND hold_id = $3 ORDER BY command_offset, sku",
+    )
+    .bind(i16::try_from(hold.lane().number())?)
+    .bind(stored.as_ref().map_or(0, |stored| stored.hold.terms.attempt))
+    .bind(hold.uuid())
+    .fetch_all(pool)
+    .await?;
+    let order: Option<(Option<String>, i64)> =
+        sqlx::query_as("SELECT payment_ref, ordered_at FROM orders WHERE hold_id = $1")
+            .bind(hold.uuid())
+            .fetch_optional(pool)
+            .await?;
+    let checkpoint = picture::checkpoint(pool, hold.lane()).await?;
+    let (in_log, in_redis) = (log.hold.as_ref().map(side), redis.hold.as_ref().map(side));
+    let in_postgres = stored.as_ref().map(|stored| side(&stored.hold));
+    let live = |side: &Option<Side>| {
+        side.as_ref()
+            .is_some_and(|side| matches!(side.state, "held" | "confirmed"))
+    };
+    let mut agreement = Vec::new();
+    if in_redis != in_log && (in_redis.is_some() || live(&in_log)) {
+        agreement.push(apart("Redis", redis.fence, log.last_decided));
+    }
+    let rejected = in_log.is_none() && in_postgres.as_ref().is_some_and(|side| side.state == "rejected");
+    if in_postgres != in_log && !rejected {
+        let decided = checkpoint.map(|checkpoint| checkpoint.state.last_command_offset);
+        agreement.push(apart("Postgres", decided, log.last_decided));
+    }
+    Ok(Life {
+        hold_id: hold.to_string(),
+        lane: hold.lane().number(),
+        timeline: log.timeline,
+        log: in_log,
+        redis: in_redis,
+        redis_due_at: redis.due_at,
+        postgres: in_postgres,
+        movements,
+        order: order.map(|(payment_ref, at)| format!("{} at {}", payment_ref.unwrap_or_default(), time_text(at))),
+        agreement,
+    })
+}
+
+fn apart(who: &str, at: Option<i64>, last_decided: i64) -> String {
+    match at {
+        Some(at) if at != last_decided => {
+            format!("{who} differs from the log; it stands at command {at}, the log at {last_decided}: look again")
+        }
+        Some(_) => format!("{who} differs from the log at the same command"),
+        None => format!("{who} does not have the lane"),
+    }
+}
+
+fn side(hold: &LedgerHold) -> Side {
+    let terms = &hold.terms;
+    let lines: Vec<String> = hold.lines.iter().map(|(sku, units)| format!("{units} {sku}")).collect();
+    Side {
+        state: terms.state.name(),
+        attempt: terms.attempt,
+        user_id: terms.user_id.to_string(),
+        lines: lines.join(", "),
+        expires_at: terms.expires_at,
+        changed_at: terms.changed_at,
+        payment_ref: terms.payment_ref.as_ref().map(ToString::to_string),
+        reason: terms.reason.as_ref().map(ToString::to_string),
+    }
+}
