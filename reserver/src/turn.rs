@@ -43,8 +43,8 @@ const WAITING_MAX: usize = 4_096;
 const IDLE: Duration = Duration::from_millis(50);
 /// How often a lane does what needs no haste.
 const CHORES: Duration = Duration::from_secs(1);
-/// How often a quiet lane looks whether offsets without a record stand at its end.
-const QUIET: Duration = Duration::from_secs(10);
+/// How often a lane asks the broker where its commands end.
+const END_SEEN_EVERY: Duration = Duration::from_secs(5);
 /// How long a lane that must go waits for what it has published.
 const DRAIN: Duration = Duration::from_secs(5);
 /// How many records are taken in one go.
@@ -81,7 +81,7 @@ pub(crate) struct Turn<'a> {
     paused: bool,
     committed: i64,
     chores_at: Instant,
-    quiet_since: Instant,
+    end_seen_at: Instant,
     /// The end of the commands beyond the last record that could be read, and since when it has not changed.
     hole_at_end: Option<(i64, Instant)>,
     /// Cursor of the removal of older generations; `None` when there is nothing left to remove.
@@ -127,7 +127,7 @@ impl<'a> Turn<'a> {
             paused: false,
             committed: -1,
             chores_at: Instant::now(),
-            quiet_since: Instant::now(),
+            end_seen_at: Instant::now(),
             hole_at_end: None,
             cleanup: Some(0),
         })
@@ -205,7 +205,6 @@ impl<'a> Turn<'a> {
             match message {
                 Ok(message) if message.topic() == self.shared.topics.commands => {
                     self.intake.take(&message)?;
-                    self.quiet_since = Instant::now();
                 }
                 Ok(message) => {
                     let mut reading = Reading {
@@ -344,8 +343,8 @@ impl<'a> Turn<'a> {
             let next = self.redis.drop_old(self.epoch, cursor)?;
             self.cleanup = (next != 0).then_some(next);
         }
-        if self.intake.len() == 0 && self.in_flight.is_empty() {
-            self.look_for_hole_at_end(stop)?;
+        if self.end_seen_at.elapsed() >= END_SEEN_EVERY.min(self.skip_after()) {
+            self.look_at_end(stop)?;
         }
         Ok(())
     }
@@ -364,24 +363,31 @@ impl<'a> Turn<'a> {
         Ok(())
     }
 
-    /// A hole at the end of a quiet lane (an aborted transaction, say) is closed by a decision once it has not changed
-    /// for long enough that no open transaction can still fill it, and a fresh reading shows it too.
-    fn look_for_hole_at_end(&mut self, stop: &Stop) -> Result<(), End> {
-        let skip_after = Duration::from_secs(self.shared.options.skip_seconds);
-        if self.quiet_since.elapsed() < skip_after.min(QUIET) {
-            return Ok(());
-        }
-        self.quiet_since = Instant::now();
-        let (_, high) = consumer::bounds(&self.reader, &self.shared.topics.commands, self.lane.partition())?;
-        if high <= self.intake.next() {
+    fn skip_after(&self) -> Duration {
+        Duration::from_secs(self.shared.options.skip_seconds)
+    }
+
+    /// Asks the broker where the commands end: for the lag, and for a hole there (an aborted transaction, say). Such a
+    /// hole is closed by a decision once it has not changed for so long that no open transaction can still fill it,
+    /// and a fresh reading shows it too.
+    fn look_at_end(&mut self, stop: &Stop) -> Result<(), End> {
+        self.end_seen_at = Instant::now();
+        let topic = &self.shared.topics.commands;
+        let Ok((_, end)) = consumer::bounds(&self.reader, topic, self.lane.partition()) else {
+            return Ok(()); // A broker that does not answer is met where something depends on it.
+        };
+        let lag = (end - 1 - self.tail.state.last_command_offset).max(0);
+        metrics::gauge!("holdfast_lane_lag", "lane" => self.lane.to_string()).set(lag as f64);
+        let quiet = self.intake.len() == 0 && self.in_flight.is_empty();
+        if !quiet || end <= self.intake.next() {
             self.hole_at_end = None;
             return Ok(());
         }
         match self.hole_at_end {
-            Some((end, since)) if end == high && since.elapsed() >= skip_after => self.skip_hole_to(high, stop),
-            Some((end, _)) if end == high => Ok(()),
+            Some((seen, since)) if seen == end && since.elapsed() >= self.skip_after() => self.skip_hole_to(end, stop),
+            Some((seen, _)) if seen == end => Ok(()),
             _ => {
-                self.hole_at_end = Some((high, Instant::now()));
+                self.hole_at_end = Some((end, Instant::now()));
                 Ok(())
             }
         }
