@@ -178,6 +178,9 @@ impl Subject {
         let log_time = books.pages.state.log_time;
         // Forgotten at any moment from then on.
         let may_be_gone = |at: Millis| at.saturating_add(remember_ms) <= log_time;
+        // Postgres prunes what was applied once by the wall clock, and a rebuild begins there.
+        let now = log_time.max(plumbing::time::now_ms());
+        let may_be_pruned = |at: Millis| at.saturating_add(remember_ms) <= now;
         let ledger = &books.pages.ledger;
         let problem = match self {
             Self::Stock(tenant, sku) => {
@@ -199,11 +202,11 @@ impl Subject {
                 let cell: Option<Vec<u8>> = redis::from_redis_value(answer()?)?;
                 let log = ledger.commands.get(&(tenant.clone(), id.clone()));
                 match (cell.map(|bytes| cells::read_command(&bytes)), log) {
-                    (None, Some(log)) if may_be_gone(log.at) => None,
+                    (None, Some(log)) if may_be_pruned(log.at) => None,
                     (None, Some(_)) => Some("is not remembered in Redis".to_owned()),
                     (Some(Ok(redis)), Some(log)) => (redis != *log).then(|| differ(&redis, log)),
                     (Some(Err(invalid)), _) => Some(invalid.to_string()),
-                    (Some(Ok(redis)), None) => (!may_be_gone(redis.at)).then(|| "was never applied".to_owned()),
+                    (Some(Ok(redis)), None) => (!may_be_pruned(redis.at)).then(|| "was never applied".to_owned()),
                     (None, None) => None,
                 }
             }
@@ -212,7 +215,7 @@ impl Subject {
                 // Only one that came in the meantime has to be looked for.
                 let since = || ledger.sources.iter().find(|(source, _)| source_name(source) == *name);
                 match at.or_else(|| since().map(|(_, at)| *at)) {
-                    Some(at) => (!exists && !may_be_gone(at)).then(|| "is not remembered in Redis".to_owned()),
+                    Some(at) => (!exists && !may_be_pruned(at)).then(|| "is not remembered in Redis".to_owned()),
                     None => exists.then(|| "was never applied".to_owned()),
                 }
             }

@@ -106,7 +106,7 @@ pub fn verify(engines: &Engines, lane: Lane) -> anyhow::Result<Verified> {
     };
     if let Some((checkpoint, ledger)) = &picture {
         books.read_to_offset(checkpoint.next_event_offset, &mut differences)?;
-        postgres::compare(checkpoint, ledger, &books.pages, &mut differences);
+        postgres::compare(checkpoint, ledger, &books.pages, engines.remember_ms, &mut differences);
         let side = engines
             .runtime
             .block_on(postgres::load_side_rows(&engines.pool, lane, checkpoint))?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Context as _;
-use domain::{HoldId, HoldState, Lane, Ledger, Sku, ledger::LedgerHold};
+use domain::{HoldId, HoldState, Lane, Ledger, Millis, Sku, ledger::LedgerHold};
 use schemas::picture::{self, Checkpoint};
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -102,7 +102,13 @@ fn command_of(event_id: Uuid) -> i64 {
 }
 
 /// Compares a picture with the log read up to the same offset.
-pub fn compare(checkpoint: &Checkpoint, picture: &Ledger, pages: &Pages, differences: &mut Differences) {
+pub fn compare(
+    checkpoint: &Checkpoint,
+    picture: &Ledger,
+    pages: &Pages,
+    remember_ms: Millis,
+    differences: &mut Differences,
+) {
     let mut note = |what: String| differences.note(Place::Postgres, what);
     if checkpoint.state != pages.state {
         note(format!(
@@ -133,7 +139,9 @@ pub fn compare(checkpoint: &Checkpoint, picture: &Ledger, pages: &Pages, differe
         |(tenant, sku, user)| format!("units of {tenant}/{sku} that {user} has"),
         &mut note,
     );
-    let forgotten = |at: i64| at + domain::limits::REMEMBER_MS_DEFAULT <= pages.state.log_time;
+    // Pruned by the wall clock, after what is remembered by log time.
+    let now = pages.state.log_time.max(plumbing::time::now_ms());
+    let forgotten = |at: Millis| at.saturating_add(remember_ms) <= now;
     for (key, at) in &log.commands {
         match picture.commands.get(key) {
             Some(row) if row != at => note(format!("command {}/{}: {}", key.0, key.1, differ(row, at))),
