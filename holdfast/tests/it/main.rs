@@ -5,8 +5,15 @@
 
 mod load;
 mod proxy;
+mod wire;
 mod world;
 
+mod answers;
 mod crash;
+mod dead_letters;
+mod input;
 mod outages;
 mod sale;
+mod seen;
+mod upstream;
+mod zombies;
