@@ -264,3 +264,33 @@ async fn what_is_not_decided_is_not_at_rest_and_what_does_not_answer_is_not_know
     assert_eq!(blind.status.code(), Some(2), "{}", out(&blind));
     assert!(err(&blind).contains("Redis does not answer"), "{}", err(&blind));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_beginning_is_gone_is_folded_from_the_checkpoint() {
+    let world = World::lived().await;
+    let events = world.topics.events.clone();
+    let commands = world.topics.commands.clone();
+    world
+        .expire_records(&[(&events, 0, 3), (&commands, 0, 2), (&commands, 1, 1)])
+        .await;
+    let report = world.verify().await;
+    assert!(report.agrees(), "{}", verify::render::text(&report));
+    let notes = report.notes.join("\n");
+    assert!(notes.contains("lane 0: the log begins at event 3"), "{notes}");
+    assert!(notes.contains("lane 1: commands before offset 1 are gone"), "{notes}");
+    // What Redis has is still compared, and what the checkpoint does not know is still found.
+    let a = sku_in(0, "a");
+    let (_, keys, mut redis) = redis_keys(&world, 0);
+    query(&mut redis, "HINCRBY", &[&keys.stock(&tenant(), &a), "held", "1"]);
+    says(&world.verify().await, Place::Redis, &format!("stock of default/{a}"));
+    let tail = world
+        .holdfast(&["tail", "--from-beginning", "--no-follow", "--lane", "0"])
+        .await;
+    assert!(tail.status.success(), "{}", err(&tail));
+    assert!(err(&tail).contains("the log begins at event 3"), "{}", err(&tail));
+    let lanes = world.holdfast(&["lanes"]).await;
+    assert!(lanes.status.success(), "{}", err(&lanes));
+    let shown = world.holdfast(&["show", &hold_of(&a, "paid").to_string()]).await;
+    assert!(out(&shown).contains("HoldConfirmed"), "{}{}", out(&shown), err(&shown));
+    assert!(!out(&shown).contains("void"), "{}", out(&shown));
+}

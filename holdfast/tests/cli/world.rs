@@ -306,6 +306,23 @@ impl World {
         .expect("Kafka answers")
     }
 
+    /// Does what retention does: takes everything before these offsets out of the log.
+    pub async fn expire_records(&self, before: &[(&str, i32, i64)]) {
+        let admin: rdkafka::admin::AdminClient<_> =
+            plumbing::kafka::client::admin(&self.connections.kafka_brokers, "test")
+                .create()
+                .expect("an admin client");
+        let mut list = rdkafka::TopicPartitionList::new();
+        for (topic, partition, offset) in before {
+            list.add_partition_offset(topic, *partition, rdkafka::Offset::Offset(*offset))
+                .expect("a position");
+        }
+        admin
+            .delete_records(&list, &rdkafka::admin::AdminOptions::new())
+            .await
+            .expect("records are gone");
+    }
+
     /// Runs the binary on this world.
     pub async fn holdfast(&self, arguments: &[&str]) -> Output {
         holdfast(&self.connections, arguments).await
