@@ -14,6 +14,7 @@ use crate::{
     app::App,
     options::WAIT_MS_MAX,
     problem::{Code, Problem},
+    requests::Object,
 };
 
 /// Largest body, in bytes.
@@ -93,7 +94,8 @@ async fn read(request: Request, state: &Arc<App>) -> Result<Bytes, Problem> {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(bytes).map_err(|error| {
+    let parsed = serde_json::from_slice::<Object<T>>(bytes).map(|Object(body)| body);
+    parsed.map_err(|error| {
         let mut text = error.to_string();
         if text.len() > DETAIL_MAX {
             let end = (0..=DETAIL_MAX).rev().find(|end| text.is_char_boundary(*end));

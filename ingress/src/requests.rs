@@ -2,7 +2,7 @@
 //!
 //! Unknown fields are refused, and a number of units is a JSON integer: a typing error must not reserve something else.
 
-use std::fmt;
+use std::{fmt, marker::PhantomData};
 
 use domain::{
     Adjustment, Invalid, Key, Line, Lines, Millis, Policy, Quantity, Reserve, Sku, SkuPolicy, Text, UserId, limits,
@@ -39,6 +39,28 @@ impl<'de> Deserialize<'de> for Whole {
     }
 }
 
+/// A JSON object: what serde derives for a struct would also take an array of its values in order.
+#[derive(Debug)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Visitor<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, fields: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(fields)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(Visitor(PhantomData))
+    }
+}
+
 /// One (SKU, quantity).
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -58,8 +80,8 @@ pub struct LineRequest {
 #[schema(as = Reserve)]
 pub struct ReserveRequest {
     /// What to hold: all of it or nothing. Lines of the same SKU are summed.
-    #[schema(min_items = 1, max_items = 50)]
-    lines: Vec<LineRequest>,
+    #[schema(value_type = Vec<LineRequest>, min_items = 1, max_items = 50)]
+    lines: Vec<Object<LineRequest>>,
     /// Who buys.
     #[schema(example = "user-17", min_length = 1, max_length = 128)]
     user_id: String,
@@ -109,7 +131,7 @@ impl ReserveRequest {
         if self.lines.len() > limits::LINES_MAX {
             return Err(Invalid::new("lines", "must be 1 to 50 lines"));
         }
-        let lines = self.lines.iter().enumerate().map(|(index, asked)| {
+        let lines = self.lines.iter().enumerate().map(|(index, Object(asked))| {
             line(&asked.sku, asked.quantity)
                 .map_err(|Invalid { field, problem }| Invalid::new("lines", format!("[{index}].{field} {problem}")))
         });
