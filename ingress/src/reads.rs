@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
+    time::Duration,
 };
 
 use domain::{HoldId, Lane, Sku, Stock, Tenant};
@@ -21,6 +22,8 @@ use crate::{memory::Memory, problem::Problem};
 
 /// Reads that run or wait for a connection.
 const READS_MAX: usize = 256;
+/// How long a client waits for one; the read itself goes on to its end.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The durable picture.
 #[derive(Debug)]
@@ -61,10 +64,11 @@ impl Reads {
             metrics::counter!("holdfast_ingress_reads_failed_total").increment(1);
             Problem::unavailable("the database does not answer; reservations go on meanwhile")
         };
-        match read.await {
-            Ok(Ok(found)) => Ok(found),
+        match tokio::time::timeout(READ_TIMEOUT, read).await {
+            Ok(Ok(Ok(found))) => Ok(found),
+            Ok(Ok(Err(error))) => Err(failed(&error)),
             Ok(Err(error)) => Err(failed(&error)),
-            Err(error) => Err(failed(&error)),
+            Err(late) => Err(failed(&late)),
         }
     }
 

@@ -118,7 +118,8 @@ pub async fn run(app: Arc<App>, connections: Connections, context: Context, stop
     if let Err(error) = flushed {
         tracing::warn!(%error, flush_ms = FLUSH.as_millis(), "commands without an acknowledgement are left at the stop; their senders were told");
     }
-    pool.close().await;
+    // A read that hangs must not hold up the stop.
+    let _closed = tokio::time::timeout(Duration::from_secs(1), pool.close()).await;
     followed
 }
 
