@@ -1,8 +1,11 @@
 //! The wire: Kafka as upstream services (and zombies) see it, beside the system under test.
 
-use std::process::Stdio;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Stdio,
+};
 
-use domain::{Event, HoldId, Key, Lane, LaneState, Sku, Tenant, Verdict};
+use domain::{Event, EventBody, HoldId, Key, Lane, LaneState, Sku, Tenant, Verdict};
 use holdfast::log::{Decoder, LogReader, Record};
 use plumbing::{
     kafka::producer::{self, Producer},
@@ -144,6 +147,28 @@ impl<'w> Wire<'w> {
         found.await
     }
 
+    /// Waits until each of these requests has its outcome, and returns their types. No request may have two.
+    pub async fn outcomes(&self, requests: &BTreeSet<String>) -> BTreeMap<String, String> {
+        let look = async || {
+            let mut found = BTreeMap::new();
+            for number in 0..self.world.lanes {
+                for event in self.decisions(lane(i32::from(number))).await {
+                    let is_sent_on = matches!(event.body, EventBody::CommandForwarded { .. });
+                    if !is_sent_on && requests.contains(&event.request_id) {
+                        let twice = found.insert(event.request_id.clone(), event.body.name().to_owned());
+                        assert_eq!(twice, None, "{event:?}");
+                    }
+                }
+            }
+            if found.len() == requests.len() {
+                Ok(found)
+            } else {
+                Err(format!("{} of {}", found.len(), requests.len()))
+            }
+        };
+        self.world.eventually("each command has its outcome", look).await
+    }
+
     pub async fn dead_letters(&self) -> Vec<Record> {
         self.read(&self.topics.dead_letters, 0).await
     }
@@ -238,6 +263,14 @@ pub fn lane(number: i32) -> Lane {
 pub fn hold_id(lane: Lane, key: &str) -> HoldId {
     let tenant = Tenant::parse("default").expect("a tenant");
     HoldId::of(lane, &tenant, &Key::parse("key", key).expect("a key"))
+}
+
+/// Why a command was refused.
+pub fn refusal(event: &Event) -> &str {
+    match &event.body {
+        EventBody::CommandRefused { reason, .. } => reason.code(),
+        other => panic!("no refusal: {other:?}"),
+    }
 }
 
 /// A command under a request id of its own.
