@@ -50,9 +50,14 @@ pub(crate) fn open<'a>(shared: &'a Shared, lane: Lane, tail: &mut Option<Tail>, 
             read.state.epoch
         )));
     }
-    check_commands(shared, lane, &reader, &read.state)?;
+    let commands_end = check_commands(shared, lane, &reader, &read.state)?;
     let state = read.state;
-    let (fence, generation) = match redis.claim(epoch, state.last_command_offset, state.last_decision_epoch)? {
+    let (fence, generation) = match redis.claim(
+        epoch,
+        state.last_command_offset,
+        state.last_decision_epoch,
+        commands_end,
+    )? {
         Claimed::Taken { fence, generation } => (fence, generation),
         Claimed::Newer(newer) => return Err(newer_in_redis(shared, lane, &reader, newer)?),
         Claimed::Refused(why) => {
@@ -245,8 +250,8 @@ pub(crate) fn forward_of(
     }))
 }
 
-/// Halts where the commands' log cannot be the one that was decided (rule 9).
-fn check_commands(shared: &Shared, lane: Lane, reader: &Reader, state: &LaneState) -> Result<(), End> {
+/// Halts where the commands' log cannot be the one that was decided (rule 9); returns where it ends.
+fn check_commands(shared: &Shared, lane: Lane, reader: &Reader, state: &LaneState) -> Result<i64, End> {
     let (low, high) = consumer::bounds(reader, &shared.topics.commands, lane.partition())?;
     let decided = state.last_command_offset;
     let topic = &shared.topics.commands;
@@ -265,7 +270,7 @@ fn check_commands(shared: &Shared, lane: Lane, reader: &Reader, state: &LaneStat
             low - 1
         )));
     }
-    Ok(())
+    Ok(high)
 }
 
 /// A Redis that names a newer epoch: a newer owner, or a Redis of another log.

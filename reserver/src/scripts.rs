@@ -119,9 +119,9 @@ impl LaneRedis {
     ///
     /// # Errors
     /// [`RedisError`] ends the epoch.
-    pub fn claim(&mut self, epoch: i64, decided: i64, decision_epoch: i64) -> RedisResult<Claimed> {
-        let arguments = [text(epoch), text(decided), text(decision_epoch)];
-        let reply = self.run(&CLAIM, &[&arguments[0], &arguments[1], &arguments[2]])?;
+    pub fn claim(&mut self, epoch: i64, decided: i64, decision_epoch: i64, commands_end: i64) -> RedisResult<Claimed> {
+        let arguments = [epoch, decided, decision_epoch, commands_end].map(text);
+        let reply = self.run(&CLAIM, &arguments.each_ref().map(Vec::as_slice))?;
         match status(&reply)? {
             "OK" => Ok(Claimed::Taken {
                 fence: number(&reply, 1)?,
@@ -178,6 +178,21 @@ impl LaneRedis {
             "DAMAGED" => Ok(Applied::Damaged(string(&reply, 1)?)),
             other => Err(unexpected(other)),
         }
+    }
+
+    /// Whether the lane in Redis is still the one that this epoch owns: a quiet lane that was flushed must not wait for
+    /// a command to be rebuilt.
+    ///
+    /// # Errors
+    /// [`RedisError`] ends the epoch.
+    pub fn is_ours(&mut self, epoch: i64) -> RedisResult<bool> {
+        let key = self.keys.lane();
+        let (owner, building): (Option<i64>, Option<String>) = redis::cmd("HMGET")
+            .arg(key)
+            .arg("epoch")
+            .arg("building")
+            .query(&mut self.connection)?;
+        Ok(owner == Some(epoch) && building.is_none())
     }
 
     /// Command offsets that the journal still has.

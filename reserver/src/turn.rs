@@ -334,6 +334,9 @@ impl<'a> Turn<'a> {
     fn chores(&mut self, stop: &Stop) -> Result<(), End> {
         self.chores_at = Instant::now();
         self.busy = self.redis.memory_share()? > self.shared.options.busy_share;
+        if !self.redis.is_ours(self.epoch)? {
+            return Err(End::Lost("the lane in Redis is not what we left".to_owned()));
+        }
         let lane = self.lane.to_string();
         metrics::gauge!("holdfast_lane_waiting_commands", "lane" => lane.clone()).set(self.intake.len() as f64);
         metrics::gauge!("holdfast_lane_batches_in_flight", "lane" => lane.clone()).set(self.in_flight.len() as f64);

@@ -110,17 +110,9 @@ fn redis_flushed_under_load_is_rebuilt_from_the_log() {
     play(async {
         let (world, skus) = shop("flush", 100_000).await;
         let load = Load::start(&world, "flush", &skus, 16);
-        let client = redis::Client::open(world.connections.redis_url.expose()).expect("a URL");
-        let mut connection = client.get_connection().expect("Redis answers");
         for _ in 0..times(2, 10) {
             load.goes_on(200).await;
-            // As FLUSHALL does, but only this world's keys: others use the same Redis. One script, so that none survives.
-            let pattern = format!("{}:*", world.connections.redis_prefix);
-            let _: () =
-                redis::Script::new("for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end")
-                    .arg(pattern)
-                    .invoke(&mut connection)
-                    .expect("flushed");
+            flush(&world);
             load.goes_on(200).await;
         }
         let fates = load.end().await;
@@ -226,4 +218,36 @@ fn roles_told_to_end_drain_and_exit_cleanly() {
         let fates = load.end().await;
         assert_fates(&world, &skus, 100_000, &fates).await;
     });
+}
+
+/// Found by `holdfast verify` after a flush at night: nobody asks, so nobody noticed.
+#[test]
+fn redis_flushed_while_nobody_asks_is_rebuilt_all_the_same() {
+    play(async {
+        let world = Setup::new().start().await;
+        world.stock("night", 5).await;
+        assert_eq!(world.reserve("night", "night", 2, "ann").await.status, 201);
+        flush(&world);
+        world
+            .eventually("verify is clean again", async || {
+                let report = holdfast::verify::run(&world.connections, holdfast::verify::Options::default()).await;
+                let report = report.map_err(|error| error.to_string())?;
+                if report.agrees() {
+                    Ok(())
+                } else {
+                    Err(format!("{:?}", report.differences))
+                }
+            })
+            .await;
+    });
+}
+
+/// As FLUSHALL does, but only this world's keys: others use the same Redis. One script, so that none survives.
+fn flush(world: &World) {
+    let client = redis::Client::open(world.connections.redis_url.expose()).expect("a URL");
+    let mut connection = client.get_connection().expect("Redis answers");
+    let _: () = redis::Script::new("for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end")
+        .arg(format!("{}:*", world.connections.redis_prefix))
+        .invoke(&mut connection)
+        .expect("flushed");
 }

@@ -2,7 +2,7 @@
 -- claim.lua: take the lane as it is, or say why it must be rebuilt.
 --
 -- KEYS     lane
--- ARGV     epoch, last valid command offset, epoch of the last valid decision
+-- ARGV     epoch, last valid command offset, epoch of the last valid decision, end of the commands
 -- Returns  { "OK", fence, generation } | { "REFUSED", why } | { "NEWER", epoch }
 -- The lane is sound only if it is whole, holds every valid decision, and was last owned by whoever made the last one:
 -- a Redis that came back with older data, or a replica that lags, fails one of these.
@@ -21,6 +21,9 @@ if lane[4] then
 end
 if fence < decided then
   return { 'REFUSED', 'the lane is behind the log' }
+end
+if fence >= tonumber(ARGV[4]) then
+  return { 'REFUSED', 'the lane has decided commands that do not exist: it belongs to another log' }
 end
 if owner < decision_epoch then
   return { 'REFUSED', 'the lane was last owned before the last decision was made' }

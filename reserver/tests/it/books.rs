@@ -51,7 +51,10 @@ impl Books {
             now: 1_000,
             entries: 0,
         };
-        assert!(matches!(books.redis.claim(0, -1, -1), Ok(Claimed::Refused(_))));
+        assert!(matches!(
+            books.redis.claim(0, -1, -1, i64::MAX),
+            Ok(Claimed::Refused(_))
+        ));
         assert_eq!(books.redis.begin(0).expect("begin"), Step::Done);
         assert_eq!(books.redis.finish(0, -1, 0).expect("finish"), Step::Done);
         books

@@ -264,11 +264,14 @@ fn an_owner_that_was_overtaken_moves_nothing() {
     let mut books = Books::new();
     books.one(set("A", 5));
     let mut newer = LaneRedis::connect(&redis_url(), books.keys.clone()).expect("Redis answers");
-    assert!(matches!(newer.claim(7, 0, 0), Ok(Claimed::Taken { fence: 0, .. })));
+    assert!(matches!(
+        newer.claim(7, 0, 0, i64::MAX),
+        Ok(Claimed::Taken { fence: 0, .. })
+    ));
     let entry = books.entry(reserve("a", "ann", &[("A", 1)], 1_000));
     let packed = pack::batch(lane(), &[entry], &[], false, RULES);
     assert!(matches!(books.redis.apply(0, &packed), Ok(Applied::Fenced(7))));
-    assert!(matches!(books.redis.claim(5, 0, 0), Ok(Claimed::Newer(7))));
+    assert!(matches!(books.redis.claim(5, 0, 0, i64::MAX), Ok(Claimed::Newer(7))));
     assert_eq!(books.redis.begin(5).expect("begin"), Step::Newer(7));
 }
 
@@ -278,18 +281,22 @@ fn a_lane_that_is_behind_the_log_or_was_left_half_way_is_not_claimed() {
     books.one(set("A", 5));
     let refused = |claimed| matches!(claimed, Ok(Claimed::Refused(_)));
     assert!(
-        refused(books.redis.claim(9, 1, 0)),
+        refused(books.redis.claim(9, 1, 0, i64::MAX)),
         "the log has decided more than Redis"
     );
     assert!(
-        refused(books.redis.claim(9, 0, 1)),
+        refused(books.redis.claim(9, 0, 0, 0)),
+        "Redis has decided a command that the log does not have: it belongs to another log"
+    );
+    assert!(
+        refused(books.redis.claim(9, 0, 1, i64::MAX)),
         "the last decision was made by an owner that Redis never saw"
     );
     let _: () = books
         .connection()
         .hset(books.keys.lane(), "building", "1")
         .expect("Redis answers");
-    assert!(refused(books.redis.claim(9, 0, 0)), "a torn lane");
+    assert!(refused(books.redis.claim(9, 0, 0, i64::MAX)), "a torn lane");
     let entry = books.entry(cancel("a"));
     let packed = pack::batch(lane(), &[entry], &[], false, RULES);
     assert!(matches!(books.redis.apply(0, &packed), Ok(Applied::Fenced(_))));
@@ -311,7 +318,7 @@ fn a_stock_key_that_its_own_index_names_but_is_missing_damages_the_lane() {
         "never unknown_sku"
     );
     assert!(
-        matches!(books.redis.claim(9, 0, 0), Ok(Claimed::Refused(_))),
+        matches!(books.redis.claim(9, 0, 0, i64::MAX), Ok(Claimed::Refused(_))),
         "it must be rebuilt"
     );
 }
@@ -344,7 +351,7 @@ fn a_rebuild_writes_values_of_any_bytes() {
     let found: Vec<u8> = books.connection().get(key).expect("Redis answers");
     assert_eq!(found, value);
     assert!(matches!(
-        books.redis.claim(4, 9, 3),
+        books.redis.claim(4, 9, 3, i64::MAX),
         Ok(Claimed::Taken {
             fence: 9,
             generation: 3
