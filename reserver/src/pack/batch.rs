@@ -1,0 +1,173 @@
+//! A batch as `apply.lua` unpacks it, and a rebuild's chunk as `load.lua` does.
+
+use domain::{Adjustment, Command, CommandBody, Fingerprint, HoldId, Lane, Source, Tenant, Text};
+use rmp::encode::{write_array_len, write_bool, write_sint, write_str, write_str_len};
+use schemas::cells;
+
+use super::{Asked, Entry, Rules, default_tenant, fingerprint_of};
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn array(&mut self, len: usize) {
+        write_array_len(&mut self.0, u32::try_from(len).expect("batches are small")).expect("a Vec takes all");
+    }
+
+    fn text(&mut self, text: &str) {
+        write_str(&mut self.0, text).expect("a Vec takes all");
+    }
+
+    fn number(&mut self, number: i64) {
+        write_sint(&mut self.0, number).expect("a Vec takes all");
+    }
+}
+
+/// Packs a batch for `apply.lua`: the record before it, its commands, and read-back offsets to trim from the journal.
+#[must_use]
+pub fn batch(lane: Lane, entries: &[Entry], trim: &[i64], busy: bool, rules: Rules) -> Vec<u8> {
+    let mut out = Writer(Vec::with_capacity(256 * entries.len() + 64));
+    out.array(6);
+    out.number(entries.first().map_or(-1, |entry| entry.previous));
+    out.array(entries.len());
+    for entry in entries {
+        pack_entry(&mut out, lane, entry, rules);
+    }
+    out.array(trim.len());
+    for offset in trim {
+        // A journal field: Lua hands it to HDEL as it is.
+        out.text(&offset.to_string());
+    }
+    write_bool(&mut out.0, busy).expect("a Vec takes all");
+    out.number(rules.remember_ms);
+    out.number(rules.max_hold_ms);
+    out.0
+}
+
+/// Packs the writes of a rebuild's chunk for `load.lua`: each a command's name and arguments.
+///
+/// Redis' `cmsgpack` knows no binary type, so bytes go as strings, whatever they are.
+#[must_use]
+pub fn writes(writes: &[Vec<Vec<u8>>]) -> Vec<u8> {
+    let mut out = Writer(Vec::with_capacity(256 * writes.len()));
+    out.array(writes.len());
+    for parts in writes {
+        out.array(parts.len());
+        for part in parts {
+            let length = u32::try_from(part.len()).expect("a value is shorter than 4 GiB");
+            write_str_len(&mut out.0, length).expect("a Vec takes all");
+            out.0.extend_from_slice(part);
+        }
+    }
+    out.0
+}
+
+fn pack_entry(out: &mut Writer, lane: Lane, entry: &Entry, rules: Rules) {
+    match &entry.asked {
+        Asked::Command(command) => pack_command(out, lane, entry, command, rules),
+        Asked::Misrouted(command, to_lane) => {
+            head(out, entry, "forward", &command.tenant, None, 1);
+            out.number(i64::from(to_lane.number()));
+        }
+        Asked::Refused { reason, .. } => {
+            head(out, entry, "refuse", &default_tenant(), None, 1);
+            out.text(reason.code());
+        }
+        Asked::Skip => head(out, entry, "skip", &default_tenant(), None, 0),
+    }
+}
+
+fn head(out: &mut Writer, entry: &Entry, kind: &str, tenant: &Tenant, source: Option<&Source>, rest: usize) {
+    out.array(7 + rest);
+    out.text(kind);
+    out.number(entry.offset);
+    out.number(entry.timestamp);
+    out.text(&entry.hash);
+    out.text(tenant.as_str());
+    match source {
+        Some(source) => {
+            out.text(&format!("{}/{}/{}", source.topic, source.partition, source.offset));
+            out.number(source.log_time);
+        }
+        None => {
+            out.text("");
+            out.number(0);
+        }
+    }
+}
+
+fn pack_command(out: &mut Writer, lane: Lane, entry: &Entry, command: &Command, rules: Rules) {
+    let start = |out: &mut Writer, kind: &str, rest: usize| {
+        head(out, entry, kind, &command.tenant, command.source.as_ref(), rest);
+    };
+    let optional = |text: &Option<Text>| text.as_ref().map(ToString::to_string).unwrap_or_default();
+    match &command.body {
+        CommandBody::Reserve(reserve) => {
+            start(out, "reserve", 8);
+            out.text(&HoldId::of(lane, &command.tenant, &reserve.idempotency_key).to_string());
+            out.text(reserve.idempotency_key.as_str());
+            out.text(reserve.user_id.as_str());
+            out.text(&cells::hex(&Fingerprint::of_reserve(reserve)));
+            out.number(reserve.ttl_ms.unwrap_or(rules.default_ttl_ms));
+            out.text(reserve.policy.name());
+            out.text(&optional(&reserve.external_ref));
+            out.array(reserve.lines.as_slice().len());
+            for line in &reserve.lines {
+                out.array(2);
+                out.text(line.sku.as_str());
+                out.number(line.quantity.units());
+            }
+        }
+        CommandBody::Confirm { hold_id, payment_ref } => {
+            start(out, "confirm", 2);
+            out.text(&hold_id.to_string());
+            out.text(payment_ref.as_str());
+        }
+        CommandBody::Cancel { hold_id, reason } => {
+            start(out, "cancel", 2);
+            out.text(&hold_id.to_string());
+            out.text(reason.as_str());
+        }
+        CommandBody::Extend { hold_id, ttl_ms } => {
+            start(out, "extend", 4);
+            out.text(&hold_id.to_string());
+            out.number(*ttl_ms);
+            out.text(command.command_id.as_str());
+            out.text(&cells::hex(&Fingerprint::of_extend(*hold_id, *ttl_ms)));
+        }
+        CommandBody::Release { hold_id, attempt } => {
+            start(out, "release", 2);
+            out.text(&hold_id.to_string());
+            out.number(attempt.unwrap_or(-1));
+        }
+        CommandBody::AdjustStock {
+            sku,
+            adjustment,
+            expected_on_hand,
+            ..
+        } => {
+            start(out, "adjust", 6);
+            out.text(sku.as_str());
+            let (mode, units) = match adjustment {
+                Adjustment::Change(units) => ("change", *units),
+                Adjustment::Set(units) => ("set", *units),
+            };
+            out.text(mode);
+            out.number(units);
+            out.number(expected_on_hand.unwrap_or(-1));
+            out.text(command.command_id.as_str());
+            out.text(&cells::hex(
+                &fingerprint_of(&command.body).expect("an adjustment has a fingerprint"),
+            ));
+        }
+        CommandBody::ConfigureSku { sku, policy } => {
+            start(out, "configure", 5);
+            out.text(sku.as_str());
+            out.number(policy.safety_stock);
+            out.number(policy.max_per_user.unwrap_or(-1));
+            out.text(command.command_id.as_str());
+            out.text(&cells::hex(
+                &fingerprint_of(&command.body).expect("a policy has a fingerprint"),
+            ));
+        }
+    }
+}

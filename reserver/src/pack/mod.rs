@@ -1,0 +1,132 @@
+//! Commands as `apply.lua` reads them (`batch`), and its outcomes as events (`outcome`).
+//!
+//! The positions in the arrays are the contract with `lua/apply.lua`; a change here is a change there.
+
+mod batch;
+mod outcome;
+
+pub use batch::{batch, writes};
+use domain::{Command, CommandBody, Fingerprint, Key, Lane, Reason, Tenant, Text};
+pub use outcome::{Mismatch, Origin, Outcome, event};
+
+/// What is to be decided on one command offset.
+#[derive(Debug)]
+pub enum Asked {
+    /// A command of this lane.
+    Command(Box<Command>),
+    /// A command of another lane: to be forwarded.
+    Misrouted(Box<Command>, Lane),
+    /// A record that is refused before any stock is looked at.
+    Refused {
+        /// Its `command_id`, where it has one.
+        command_id: String,
+        /// Its `request_id`, where it has one.
+        request_id: String,
+        /// Why.
+        reason: Reason,
+        /// A sentence for whoever sent it.
+        message: Text,
+    },
+    /// Offsets up to this one hold no record.
+    Skip,
+}
+
+/// One command offset of a batch.
+#[derive(Debug)]
+pub struct Entry {
+    /// Command offset.
+    pub offset: i64,
+    /// The record before it; -1 for the first.
+    pub previous: i64,
+    /// The broker's timestamp, in milliseconds.
+    pub timestamp: i64,
+    /// Hash of the record's bytes: a journal entry must be about the same record.
+    pub hash: String,
+    /// The record's key.
+    pub key: Option<Vec<u8>>,
+    /// W3C trace context of the record.
+    pub traceparent: Option<String>,
+    /// What is to be decided.
+    pub asked: Asked,
+}
+
+/// Settings of decisions that come from the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// How long ended holds, command ids and sources are remembered, in log milliseconds.
+    pub remember_ms: i64,
+    /// Longest life of a hold, from its creation, in milliseconds.
+    pub max_hold_ms: i64,
+    /// Time to live of a hold that names none, in milliseconds.
+    pub default_ttl_ms: i64,
+}
+
+fn default_tenant() -> Tenant {
+    Tenant::parse("default").expect("a legal tenant")
+}
+
+/// What a command id stands for, where the command is idempotent by it.
+fn fingerprint_of(body: &CommandBody) -> Option<Fingerprint> {
+    match body {
+        CommandBody::Extend { hold_id, ttl_ms } => Some(Fingerprint::of_extend(*hold_id, *ttl_ms)),
+        CommandBody::AdjustStock {
+            sku,
+            adjustment,
+            expected_on_hand,
+            reason,
+            reference,
+            actor,
+        } => Some(Fingerprint::of_adjustment(
+            sku,
+            *adjustment,
+            *expected_on_hand,
+            reason,
+            reference.as_ref(),
+            actor,
+        )),
+        CommandBody::ConfigureSku { sku, policy } => Some(Fingerprint::of_policy(sku, policy)),
+        CommandBody::Reserve(_)
+        | CommandBody::Confirm { .. }
+        | CommandBody::Cancel { .. }
+        | CommandBody::Release { .. } => None,
+    }
+}
+
+/// The SKUs' or the hold's own lane; several lanes for a cart that spans them.
+#[must_use]
+pub fn lanes_of(body: &CommandBody, lanes: u16) -> Vec<Lane> {
+    match body {
+        CommandBody::Reserve(reserve) => {
+            let mut all: Vec<Lane> = reserve
+                .lines
+                .into_iter()
+                .map(|line| Lane::of_sku(&line.sku, lanes))
+                .collect();
+            all.sort();
+            all.dedup();
+            all
+        }
+        CommandBody::AdjustStock { sku, .. } | CommandBody::ConfigureSku { sku, .. } => vec![Lane::of_sku(sku, lanes)],
+        CommandBody::Confirm { hold_id, .. }
+        | CommandBody::Cancel { hold_id, .. }
+        | CommandBody::Extend { hold_id, .. }
+        | CommandBody::Release { hold_id, .. } => vec![hold_id.lane()],
+    }
+}
+
+/// A text cut to what a [`Text`] may hold.
+#[must_use]
+pub fn sentence(text: &str) -> Text {
+    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut end = clean.len().min(domain::limits::TEXT_LEN_MAX);
+    while !clean.is_char_boundary(end) {
+        end -= 1;
+    }
+    Text::parse("message", &clean[..end]).expect("cut and cleaned")
+}
+
+/// An id as a refusal may repeat it: itself when it is legal, else nothing.
+#[must_use]
+pub fn id_or_nothing(id: &str) -> String {
+    Key::parse("id", id).map(|key| key.to_string()).unwrap_or_default()
+}

@@ -1,0 +1,206 @@
+//! An outcome of `apply.lua`, and the event that is made of it.
+
+use domain::{Command, CommandBody, Event, EventBody, EventId, EventLine, HoldId, Lane, Reason, Shortage, Sku, Text};
+use schemas::cells::HoldCell;
+use serde::Deserialize;
+
+use super::{Asked, Entry, default_tenant, fingerprint_of};
+
+/// An outcome as `apply.lua` packs it and the journal keeps it.
+#[derive(Debug, Deserialize)]
+pub struct Outcome {
+    kind: String,
+    time: i64,
+    previous: i64,
+    hash: String,
+    lines: Vec<LineCell>,
+    hold: Vec<HoldCell>,
+    reason: String,
+    shortages: Vec<(String, i64, i64)>,
+    number: i64,
+}
+
+#[derive(Debug, Deserialize)]
+struct LineCell(String, i64, i64, i64, i64, i64, i64);
+
+/// A journal entry or a cell that does not fit its command.
+#[derive(Debug, thiserror::Error)]
+pub enum Mismatch {
+    /// The journal speaks of another record than the log has at this offset.
+    #[error("the journal's entry of command {0} is about another record than the one in the log")]
+    OtherRecord(i64),
+    /// The outcome cannot be read.
+    #[error("the outcome of command {0} cannot be read: {1}")]
+    Unreadable(i64, String),
+}
+
+/// Where an event comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin {
+    /// The lane.
+    pub lane: Lane,
+    /// Under which epoch it is published.
+    pub epoch: i64,
+}
+
+/// Makes the event of an entry from its outcome: the same bytes but for the epoch, however often it is made.
+///
+/// # Errors
+/// [`Mismatch`] when the outcome is not about this entry.
+pub fn event(origin: Origin, entry: &Entry, packed: &[u8]) -> Result<Event, Mismatch> {
+    let unreadable = |what: &dyn std::fmt::Display| Mismatch::Unreadable(entry.offset, what.to_string());
+    let outcome: Outcome = rmp_serde::from_slice(packed).map_err(|error| unreadable(&error))?;
+    if outcome.hash != entry.hash || outcome.previous != entry.previous {
+        return Err(Mismatch::OtherRecord(entry.offset));
+    }
+    let command = match &entry.asked {
+        Asked::Command(command) | Asked::Misrouted(command, _) => Some(&**command),
+        Asked::Refused { .. } | Asked::Skip => None,
+    };
+    let ids = match (&entry.asked, command) {
+        (
+            Asked::Refused {
+                command_id, request_id, ..
+            },
+            _,
+        ) => (command_id.clone(), request_id.clone()),
+        (_, Some(command)) => (command.command_id.to_string(), command.request_id.to_string()),
+        (_, None) => (String::new(), String::new()),
+    };
+    let body = body_of(entry, command, &outcome).map_err(|what| unreadable(&what))?;
+    let hold = match outcome.hold.into_iter().next() {
+        Some(cell) => Some(domain::ledger::LedgerHold::try_from(cell).map_err(|invalid| unreadable(&invalid))?),
+        None => None,
+    };
+    // A source that was refused as stale or as applied before is not applied by this command.
+    let applied = !matches!(
+        &body,
+        EventBody::CommandRefused {
+            reason: Reason::Stale | Reason::AlreadyApplied,
+            ..
+        }
+    );
+    Ok(Event {
+        event_id: EventId::of(origin.lane, origin.epoch, entry.offset),
+        request_id: ids.1,
+        epoch: origin.epoch,
+        command_offset: entry.offset,
+        previous_command_offset: entry.previous,
+        command_id: ids.0,
+        tenant: command.map_or_else(default_tenant, |command| command.tenant.clone()),
+        hold_id: match &entry.asked {
+            Asked::Command(command) => hold_in(command, origin.lane),
+            Asked::Misrouted(..) | Asked::Refused { .. } | Asked::Skip => None,
+        },
+        decided_at: outcome.time,
+        source: match &entry.asked {
+            Asked::Command(command) if applied => command.source.clone(),
+            _ => None,
+        },
+        hold: hold.map(|hold| hold.terms),
+        lines: outcome
+            .lines
+            .into_iter()
+            .map(line)
+            .collect::<Result<_, _>>()
+            .map_err(|invalid| unreadable(&invalid))?,
+        body,
+    })
+}
+
+fn hold_in(command: &Command, lane: Lane) -> Option<HoldId> {
+    match &command.body {
+        CommandBody::Reserve(reserve) => Some(HoldId::of(lane, &command.tenant, &reserve.idempotency_key)),
+        other => other.hold_id(),
+    }
+}
+
+fn line(cell: LineCell) -> Result<EventLine, domain::Invalid> {
+    Ok(EventLine {
+        sku: Sku::parse(&cell.0)?,
+        quantity: cell.1,
+        counted: cell.2,
+        on_hand: cell.3,
+        held: cell.4,
+        allocated: cell.5,
+        sku_version: cell.6,
+    })
+}
+
+fn body_of(entry: &Entry, command: Option<&Command>, outcome: &Outcome) -> Result<EventBody, String> {
+    let reason = || Reason::from_code(&outcome.reason).ok_or_else(|| format!("reason {}", outcome.reason));
+    let fingerprint = || {
+        command
+            .and_then(|command| fingerprint_of(&command.body))
+            .ok_or_else(|| "it has no fingerprint".to_owned())
+    };
+    Ok(match outcome.kind.as_str() {
+        "created" => EventBody::HoldCreated,
+        "rejected" => EventBody::HoldRejected {
+            reason: reason()?,
+            shortages: outcome
+                .shortages
+                .iter()
+                .map(|(sku, requested, available)| {
+                    let sku = Sku::parse(sku).map_err(|invalid| invalid.to_string())?;
+                    Ok(Shortage {
+                        sku,
+                        requested: *requested,
+                        available: *available,
+                    })
+                })
+                .collect::<Result<_, String>>()?,
+        },
+        "confirmed" => EventBody::HoldConfirmed,
+        "cancelled" => EventBody::HoldCancelled,
+        "expired" => EventBody::HoldExpired,
+        "extended" => EventBody::HoldExtended {
+            fingerprint: fingerprint()?,
+        },
+        "replayed" => EventBody::HoldReplayed,
+        "stock_replayed" => EventBody::StockReplayed,
+        "adjusted" => match command.map(|command| &command.body) {
+            Some(CommandBody::AdjustStock {
+                reason,
+                reference,
+                actor,
+                ..
+            }) => EventBody::StockAdjusted {
+                change: outcome.number,
+                reason: reason.clone(),
+                reference: reference.clone(),
+                actor: actor.clone(),
+                fingerprint: fingerprint()?,
+            },
+            _ => return Err("adjusted by another command".to_owned()),
+        },
+        "configured" => match command.map(|command| &command.body) {
+            Some(CommandBody::ConfigureSku { policy, .. }) => EventBody::SkuConfigured {
+                policy: *policy,
+                fingerprint: fingerprint()?,
+            },
+            _ => return Err("configured by another command".to_owned()),
+        },
+        "forwarded" => EventBody::CommandForwarded {
+            to_lane: i32::try_from(outcome.number).map_err(|_| format!("lane {}", outcome.number))?,
+        },
+        "skipped" => EventBody::OffsetsSkipped,
+        "refused" => EventBody::CommandRefused {
+            reason: reason()?,
+            message: message_of(entry, reason()?),
+        },
+        other => return Err(format!("kind {other}")),
+    })
+}
+
+fn message_of(entry: &Entry, reason: Reason) -> Text {
+    let text = match &entry.asked {
+        Asked::Refused { message, .. } => return message.clone(),
+        Asked::Command(command) => match (reason, &command.body) {
+            (Reason::InvalidRequest, CommandBody::AdjustStock { .. }) => "stock on hand must stay from 0 to 10^12",
+            _ => "",
+        },
+        Asked::Misrouted(..) | Asked::Skip => "",
+    };
+    Text::parse("message", text).expect("our own sentences are short")
+}

@@ -1,0 +1,109 @@
+//! What a turn does once a second, between batches.
+
+use std::time::{Duration, Instant};
+
+use plumbing::{kafka::consumer, stop::Stop};
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::{CommitMode, Consumer},
+};
+
+use super::Turn;
+use crate::{end::End, intake::Batch, log};
+
+/// How often a lane asks the broker where its commands end.
+const END_SEEN_EVERY: Duration = Duration::from_secs(5);
+
+impl Turn<'_> {
+    /// What needs no haste: metrics, memory, the forward cursor, old generations, holes at the lane's end.
+    pub(super) fn chores(&mut self, stop: &Stop) -> Result<(), End> {
+        self.chores_at = Instant::now();
+        self.busy = self.redis.memory_share()? > self.shared.options.busy_share;
+        if !self.redis.is_ours(self.epoch)? {
+            return Err(End::Lost("the lane in Redis is not what we left".to_owned()));
+        }
+        let lane = self.lane.to_string();
+        metrics::gauge!("holdfast_lane_waiting_commands", "lane" => lane.clone()).set(self.intake.len() as f64);
+        metrics::gauge!("holdfast_lane_batches_in_flight", "lane" => lane.clone()).set(self.in_flight.len() as f64);
+        metrics::gauge!("holdfast_lane_decided_offset", "lane" => lane).set(self.tail.state.last_command_offset as f64);
+        self.commit_cursor(CommitMode::Async)?;
+        if let Some(cursor) = self.cleanup {
+            let next = self.redis.drop_old(self.epoch, cursor)?;
+            self.cleanup = (next != 0).then_some(next);
+        }
+        if self.end_seen_at.elapsed() >= END_SEEN_EVERY.min(self.skip_after()) {
+            self.look_at_end(stop)?;
+        }
+        Ok(())
+    }
+
+    /// Moves the forward cursor past all events read so far, once every copy is acknowledged.
+    pub(super) fn commit_cursor(&mut self, mode: CommitMode) -> Result<(), End> {
+        if self.tail.next == self.committed || !self.outbox.settled()? {
+            return Ok(());
+        }
+        let mut cursor = TopicPartitionList::new();
+        let mut element = cursor.add_partition(&self.shared.topics.events, self.lane.partition());
+        element.set_offset(Offset::Offset(self.tail.next))?;
+        element.set_metadata(self.tail.metadata());
+        self.reader.commit(&cursor, mode)?;
+        self.committed = self.tail.next;
+        Ok(())
+    }
+
+    fn skip_after(&self) -> Duration {
+        Duration::from_secs(self.shared.options.skip_seconds)
+    }
+
+    /// Asks the broker where the commands end: for the lag, and for a hole there (an aborted transaction, say). Such a
+    /// hole is closed by a decision once it has not changed for so long that no open transaction can still fill it,
+    /// and a fresh reading shows it too.
+    fn look_at_end(&mut self, stop: &Stop) -> Result<(), End> {
+        self.end_seen_at = Instant::now();
+        let topic = &self.shared.topics.commands;
+        let Ok((_, end)) = consumer::bounds(&self.reader, topic, self.lane.partition()) else {
+            return Ok(()); // A broker that does not answer is met where something depends on it.
+        };
+        let lag = (end - 1 - self.tail.state.last_command_offset).max(0);
+        metrics::gauge!("holdfast_lane_lag", "lane" => self.lane.to_string()).set(lag as f64);
+        let quiet = self.intake.len() == 0 && self.in_flight.is_empty();
+        if !quiet || end <= self.intake.next() {
+            self.hole_at_end = None;
+            return Ok(());
+        }
+        match self.hole_at_end {
+            Some((seen, since)) if seen == end && since.elapsed() >= self.skip_after() => self.skip_hole_to(end, stop),
+            Some((seen, _)) if seen == end => Ok(()),
+            _ => {
+                self.hole_at_end = Some((end, Instant::now()));
+                Ok(())
+            }
+        }
+    }
+
+    fn skip_hole_to(&mut self, high: i64, stop: &Stop) -> Result<(), End> {
+        let (topic, next) = (&self.shared.topics.commands, self.intake.next());
+        let brokers = &self.shared.connections.kafka_brokers;
+        let fresh = consumer::reader(brokers, "holdfast-reserver-skip", &self.shared.forwards_group())?;
+        let mut empty = true;
+        log::read(&fresh, topic, self.lane.partition(), next, stop, |_| {
+            empty = false;
+            Ok(true)
+        })?;
+        self.hole_at_end = None;
+        if !empty {
+            return Ok(());
+        }
+        tracing::info!(
+            lane = self.lane.number(),
+            from = next,
+            to = high - 1,
+            "lane.skipped offsets without a record"
+        );
+        let entry = self.intake.skip_to(high - 1, self.tail.state.log_time);
+        self.decide(Batch {
+            entries: vec![entry],
+            poison: Vec::new(),
+        })
+    }
+}

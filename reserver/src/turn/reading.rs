@@ -1,0 +1,49 @@
+//! Reading back: what counts is only what the log says (rule 7).
+
+use std::{collections::VecDeque, time::Instant};
+
+use domain::{Stamp, Verdict};
+use plumbing::stop::Stop;
+use rdkafka::{Message, message::BorrowedMessage};
+
+use crate::{Shared, end::End, open::forward_of, outbox::Outbox, tail::Tail};
+
+/// The parts of a turn that an event read back changes.
+pub(super) struct Reading<'t, 'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) epoch: i64,
+    pub(super) tail: &'t mut Tail,
+    pub(super) outbox: &'t mut Outbox<'a>,
+    pub(super) in_flight: &'t mut VecDeque<(i64, Instant)>,
+    pub(super) trim: &'t mut Vec<i64>,
+}
+
+impl Reading<'_, '_> {
+    /// Takes an event into the fold: a newer owner ends the turn, a valid decision ends its batch.
+    pub(super) fn event(&mut self, message: &BorrowedMessage<'_>, stop: &Stop) -> Result<(), End> {
+        if message.offset() < self.tail.next {
+            return Ok(());
+        }
+        let (stamp, verdict) = self.tail.read(message);
+        match (verdict, stamp) {
+            (Verdict::Opened, _) => Err(End::Lost(format!(
+                "a newer owner opened the lane at {}",
+                message.offset()
+            ))),
+            (Verdict::Valid, Some(Stamp::Decision { command, .. })) => {
+                self.trim.push(command);
+                while let Some((_, decided)) = self.in_flight.pop_front_if(|(last, _)| *last <= command) {
+                    metrics::histogram!("holdfast_reserver_read_back_seconds").record(decided.elapsed().as_secs_f64());
+                }
+                match forward_of(self.shared, message)? {
+                    Some(forward) => self.outbox.forward(forward, stop),
+                    None => Ok(()),
+                }
+            }
+            (Verdict::Void, Some(Stamp::Decision { epoch, .. })) if epoch == self.epoch => {
+                Err(End::Lost("a decision of ours is void".to_owned()))
+            }
+            (Verdict::Void | Verdict::Valid, _) => Ok(()),
+        }
+    }
+}
