@@ -1,23 +1,18 @@
 //! Waiting for what the role needs before it can work, and watching Kafka while nothing is to be sent.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use anyhow::Context as _;
 use plumbing::{
-    backoff::Backoff,
     health::Component,
     kafka::{KafkaError, consumer},
     stop::Stop,
-    task,
+    wait::{self, Attempt},
 };
 use schemas::{Codec, Registry};
 
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 const NAP: Duration = Duration::from_millis(50);
-
-fn patience() -> Backoff {
-    Backoff::new(Duration::from_millis(100), Duration::from_secs(3))
-}
 
 /// The codec, once the registry has our schemas; `None` when asked to stop before.
 pub(crate) async fn for_codec(
@@ -26,20 +21,17 @@ pub(crate) async fn for_codec(
     health: &Component,
     stop: &Stop,
 ) -> anyhow::Result<Option<Codec>> {
-    let mut backoff = patience();
-    loop {
-        match Codec::connect(registry.clone(), topic_prefix).await {
-            Ok(codec) => {
-                health.up();
-                return Ok(Some(codec));
+    let attempt = async || {
+        let connected = Codec::connect(registry.clone(), topic_prefix).await;
+        connected.map_err(|error| {
+            if error.is_transient() {
+                Attempt::again(error)
+            } else {
+                Attempt::Never(error.into())
             }
-            Err(error) if error.is_transient() => health.down(error),
-            Err(error) => return Err(error.into()),
-        }
-        if !backoff.sleep(stop).await {
-            return Ok(None);
-        }
-    }
+        })
+    };
+    wait::until(health, stop, attempt).await
 }
 
 /// How many lanes there are, once the topic is there; `None` when asked to stop before.
@@ -49,24 +41,12 @@ pub(crate) async fn for_lanes(
     health: &Component,
     stop: &Stop,
 ) -> anyhow::Result<Option<u16>> {
-    let reader = Arc::new(consumer::reader(brokers, "holdfast-expirer", "holdfast.expirer")?);
-    let mut backoff = patience();
-    loop {
-        let (asked, name) = (reader.clone(), topic.to_owned());
-        let asking = task::thread("topic", move || consumer::partition_count(&asked, &name));
-        match asking.await? {
-            Ok(Some(lanes)) => {
-                health.up();
-                let lanes = u16::try_from(lanes).with_context(|| format!("topic {topic} has {lanes} partitions"))?;
-                return Ok(Some(lanes));
-            }
-            Ok(None) => health.down(missing(topic)),
-            Err(error) => health.down(silent(&error)),
-        }
-        if !backoff.sleep(stop).await {
-            return Ok(None);
-        }
-    }
+    let counted = wait::until(health, stop, async || {
+        consumer::wait_partition_count(brokers, topic).await
+    })
+    .await?;
+    let lanes = counted.map(u16::try_from).transpose();
+    lanes.with_context(|| format!("topic {topic} has more partitions than there may be lanes"))
 }
 
 /// Asks Kafka every two seconds whether it is there. A thread: the question blocks.

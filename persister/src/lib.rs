@@ -29,6 +29,7 @@ use plumbing::{
     postgres,
     service::Context,
     stop::Stop,
+    wait::{self, Attempt},
 };
 use schemas::{Codec, Registry, Topics, picture};
 use sqlx::PgPool;
@@ -156,7 +157,7 @@ pub async fn run(connections: Connections, options: Options, context: Context) -
         wait_for_tables(&pool, &health.postgres, &context.stop),
         wait_for_topic(&connections.kafka_brokers, &topics.events, &health.kafka, &context.stop),
     );
-    let (Some(codec), Some(()), Some(())) = (codec?, migrated, partitions?) else {
+    let (Some(codec), Some(()), Some(_)) = (codec?, migrated?, partitions?) else {
         return Ok(()); // Asked to stop while waiting.
     };
     let shared = Arc::new(Shared {
@@ -184,61 +185,33 @@ async fn wait_for_codec(
     health: &Component,
     stop: &Stop,
 ) -> anyhow::Result<Option<Codec>> {
-    let mut backoff = patience();
-    loop {
-        match Codec::connect(registry.clone(), topic_prefix).await {
-            Ok(codec) => {
-                health.up();
-                return Ok(Some(codec));
+    let attempt = async || {
+        let connected = Codec::connect(registry.clone(), topic_prefix).await;
+        connected.map_err(|error| {
+            if error.is_transient() {
+                Attempt::again(error)
+            } else {
+                Attempt::Never(error.into())
             }
-            Err(error) if error.is_transient() => health.down(error),
-            Err(error) => return Err(error.into()),
-        }
-        if !backoff.sleep(stop).await {
-            return Ok(None);
-        }
-    }
+        })
+    };
+    wait::until(health, stop, attempt).await
 }
 
-async fn wait_for_tables(pool: &PgPool, health: &Component, stop: &Stop) -> Option<()> {
-    let mut backoff = patience();
-    loop {
-        match picture::is_migrated(pool).await {
-            Ok(true) => {
-                health.up();
-                return Some(());
-            }
-            Ok(false) => health.down("its tables are not there yet: run `holdfast migrate`"),
-            Err(error) => health.down(error),
-        }
-        if !backoff.sleep(stop).await {
-            return None;
-        }
-    }
+async fn wait_for_tables(pool: &PgPool, health: &Component, stop: &Stop) -> anyhow::Result<Option<()>> {
+    let attempt = async || match picture::is_migrated(pool).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Attempt::again("its tables are not there yet: run `holdfast migrate`")),
+        Err(error) => Err(Attempt::again(error)),
+    };
+    wait::until(health, stop, attempt).await
 }
 
-async fn wait_for_topic(brokers: &str, topic: &str, health: &Component, stop: &Stop) -> anyhow::Result<Option<()>> {
-    let reader = Arc::new(consumer::reader(
-        brokers,
-        "holdfast-persister",
-        "holdfast.persister.metadata",
-    )?);
-    let mut backoff = patience();
-    loop {
-        let (asked, name) = (reader.clone(), topic.to_owned());
-        let asking = plumbing::task::thread("topic", move || consumer::partition_count(&asked, &name));
-        match asking.await? {
-            Ok(Some(_)) => {
-                health.up();
-                return Ok(Some(()));
-            }
-            Ok(None) => health.down(format_args!("topic {topic} is not there yet: run `holdfast topics`")),
-            Err(error) => health.down(kafka_says(&error)),
-        }
-        if !backoff.sleep(stop).await {
-            return Ok(None);
-        }
-    }
+async fn wait_for_topic(brokers: &str, topic: &str, health: &Component, stop: &Stop) -> anyhow::Result<Option<usize>> {
+    wait::until(health, stop, async || {
+        consumer::wait_partition_count(brokers, topic).await
+    })
+    .await
 }
 
 fn kafka_says(error: &kafka::KafkaError) -> String {

@@ -20,3 +20,4 @@ pub mod stop;
 pub mod task;
 pub mod telemetry;
 pub mod time;
+pub mod wait;

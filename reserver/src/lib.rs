@@ -27,7 +27,14 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use domain::{Lane, Text};
-use plumbing::{backoff::Backoff, config::Connections, kafka, service::Context, stop::Stop, task::Tasks};
+use plumbing::{
+    config::Connections,
+    kafka,
+    service::Context,
+    stop::Stop,
+    task::Tasks,
+    wait::{self, Attempt},
+};
 use schemas::{Codec, Registry, Topics};
 use sqlx::PgPool;
 use tokio::runtime::Handle;
@@ -110,63 +117,44 @@ async fn wait_for_dependencies(
     topics: &Topics,
     context: &Context,
 ) -> anyhow::Result<Option<(Codec, u16)>> {
-    let registry_health = context.health.component("registry");
-    let kafka_health = context.health.component("kafka");
     let registry = Registry::new(connections.registry_url.expose())?;
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
-    let codec = loop {
-        match Codec::connect(registry.clone(), &connections.topic_prefix).await {
-            Ok(codec) => break codec,
-            Err(error) if error.is_transient() => registry_health.down(&error),
-            Err(error) => return Err(error).context("our schemas are not accepted"),
-        }
-        if !backoff.sleep(&context.stop).await {
-            return Ok(None);
-        }
-    };
-    registry_health.up();
-    backoff.reset();
-    loop {
-        match lanes_of(connections, topics).await? {
-            Ok(lanes) => {
-                kafka_health.up();
-                return Ok(Some((codec, lanes)));
-            }
-            Err(why) => kafka_health.down(why),
-        }
-        if !backoff.sleep(&context.stop).await {
-            return Ok(None);
-        }
-    }
+    let (registry_health, kafka_health) = (context.health.component("registry"), context.health.component("kafka"));
+    let (codec, lanes) = tokio::try_join!(
+        wait::until(&registry_health, &context.stop, async || {
+            let connected = Codec::connect(registry.clone(), &connections.topic_prefix).await;
+            connected.map_err(|error| {
+                if error.is_transient() {
+                    Attempt::again(error)
+                } else {
+                    Attempt::Never(error.into())
+                }
+            })
+        }),
+        wait::until(&kafka_health, &context.stop, async || lanes_of(connections, topics)
+            .await),
+    )?;
+    Ok(codec.zip(lanes))
 }
 
 /// The number of lanes: partitions of the commands topic, which the events topic must have too.
-async fn lanes_of(connections: &Connections, topics: &Topics) -> anyhow::Result<Result<u16, String>> {
-    let (brokers, topics) = (connections.kafka_brokers.clone(), topics.clone());
-    plumbing::task::thread("lane-count", move || {
-        let reader = match kafka::consumer::reader(&brokers, "holdfast-reserver", "holdfast.reserver-setup") {
-            Ok(reader) => reader,
-            Err(error) => return Err(error.to_string()),
-        };
-        let count = |topic: &str| match kafka::consumer::partition_count(&reader, topic) {
-            Ok(Some(count)) => Ok(count),
-            Ok(None) => Err(format!("topic {topic} does not exist yet: run `holdfast topics`")),
-            Err(error) => Err(format!("Kafka at {brokers} does not answer: {error}")),
-        };
-        let (commands, events) = (count(&topics.commands)?, count(&topics.events)?);
-        if commands != events {
-            return Err(format!(
-                "{} has {commands} partitions but {} has {events}: lanes must match",
-                topics.commands, topics.events
-            ));
-        }
-        u16::try_from(commands)
-            .ok()
-            .filter(|lanes| *lanes <= domain::limits::LANES_MAX)
-            .ok_or_else(|| format!("{commands} partitions are more than the 4096 lanes that a hold id can name"))
-    })
-    .await
-    .context("counting lanes")
+async fn lanes_of(connections: &Connections, topics: &Topics) -> Result<u16, Attempt> {
+    let brokers = &connections.kafka_brokers;
+    let commands = kafka::consumer::wait_partition_count(brokers, &topics.commands).await?;
+    let events = kafka::consumer::wait_partition_count(brokers, &topics.events).await?;
+    if commands != events {
+        return Err(Attempt::Again(format!(
+            "{} has {commands} partitions but {} has {events}: lanes must match",
+            topics.commands, topics.events
+        )));
+    }
+    u16::try_from(commands)
+        .ok()
+        .filter(|lanes| *lanes <= domain::limits::LANES_MAX)
+        .ok_or_else(|| {
+            Attempt::Again(format!(
+                "{commands} partitions are more than the 4096 lanes that a hold id can name"
+            ))
+        })
 }
 
 /// Sleeps on a lane's thread, but not past a request to stop.

@@ -17,7 +17,7 @@ use rdkafka::Message;
 use schemas::headers;
 use tokio::sync::oneshot;
 
-use crate::{Shared, end::End, intake::Poison, log, open::Unforwarded};
+use crate::{Shared, end::End, intake::Poison, log, open::Unforwarded, pack};
 
 /// The first produce of this turn that failed; its result is unknown, so the turn is over.
 type Failure = Arc<Mutex<Option<String>>>;
@@ -155,11 +155,7 @@ impl<'a> Outbox<'a> {
             }),
             ..kept.command
         };
-        let subject = copy
-            .body
-            .hold_id()
-            .map(|hold_id| hold_id.to_string())
-            .unwrap_or_default();
+        let subject = pack::subject(&copy, forward.to_lane);
         let mut headers = headers::of_command(
             copy.command_id.as_str(),
             "holdfast/reserver",

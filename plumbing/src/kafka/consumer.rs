@@ -11,6 +11,7 @@ use rdkafka::{
 };
 
 use super::client;
+use crate::{task, wait::Attempt};
 
 /// A context that keeps librdkafka's chatter at debug level: roles log what it means to them.
 #[derive(Debug)]
@@ -74,6 +75,24 @@ pub fn partition_count(reader: &Reader, topic: &str) -> Result<Option<usize>, Ka
         .find(|found| found.name() == topic && found.error().is_none())
         .map(|found| found.partitions().len())
         .filter(|count| *count > 0))
+}
+
+/// How many partitions a topic has, asked on a thread of its own: for roles that wait for their topics at start.
+///
+/// # Errors
+/// [`Attempt::Again`] when no broker answers, or the topic is not there yet.
+pub async fn wait_partition_count(brokers: &str, topic: &str) -> Result<usize, Attempt> {
+    let (asked, name) = (brokers.to_owned(), topic.to_owned());
+    let asking = task::thread("partition-count", move || {
+        partition_count(&reader(&asked, "holdfast-start", "holdfast.start")?, &name)
+    });
+    match asking.await.map_err(|panicked| Attempt::Never(panicked.into()))? {
+        Ok(Some(count)) => Ok(count),
+        Ok(None) => Err(Attempt::Again(format!(
+            "topic {topic} is not there yet: run `holdfast topics`"
+        ))),
+        Err(error) => Err(Attempt::Again(format!("Kafka at {brokers} does not answer: {error}"))),
+    }
 }
 
 /// A record's headers, in order.

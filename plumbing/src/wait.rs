@@ -1,0 +1,82 @@
+//! Waiting at start for what a role cannot do without: with backoff, seen in the readiness report, ended by a stop.
+
+use std::{fmt::Display, time::Duration};
+
+use crate::{backoff::Backoff, health::Component, stop::Stop};
+
+/// Why an attempt did not work, and so whether there is another.
+#[derive(Debug)]
+pub enum Attempt {
+    /// It is not there yet; the readiness report says why.
+    Again(String),
+    /// No waiting will mend it.
+    Never(anyhow::Error),
+}
+
+impl Attempt {
+    /// Not there yet.
+    pub fn again(why: impl Display) -> Self {
+        Self::Again(why.to_string())
+    }
+}
+
+/// Tries until it works; `None` when asked to stop before.
+///
+/// # Errors
+/// What [`Attempt::Never`] says.
+pub async fn until<T>(
+    health: &Component,
+    stop: &Stop,
+    mut attempt: impl AsyncFnMut() -> Result<T, Attempt>,
+) -> anyhow::Result<Option<T>> {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
+    loop {
+        match attempt().await {
+            Ok(done) => {
+                health.up();
+                return Ok(Some(done));
+            }
+            Err(Attempt::Again(why)) => health.down(why),
+            Err(Attempt::Never(error)) => return Err(error),
+        }
+        if !backoff.sleep(stop).await {
+            return Ok(None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{health::Health, stop};
+
+    #[tokio::test]
+    async fn it_tries_until_it_works_and_health_says_why_it_does_not() {
+        let (health, never) = (Health::new().component("engine"), Stop::never());
+        let mut attempts = 0;
+        let found = until(&health, &never, async || {
+            attempts += 1;
+            if attempts < 3 {
+                Err(Attempt::again("not yet"))
+            } else {
+                Ok(attempts)
+            }
+        });
+        assert_eq!(found.await.unwrap(), Some(3));
+        assert!(health.is_up());
+    }
+
+    #[tokio::test]
+    async fn it_ends_with_the_stop_and_with_what_cannot_be_mended() {
+        let health = Health::new().component("engine");
+        let (stopper, stop) = stop::pair();
+        stopper.stop();
+        let waiting = until(&health, &stop, async || Err::<(), _>(Attempt::again("never there")));
+        assert!(waiting.await.unwrap().is_none());
+        let never = Stop::never();
+        let broken = until(&health, &never, async || {
+            Err::<(), _>(Attempt::Never(anyhow::anyhow!("wrong URL")))
+        });
+        assert!(broken.await.is_err());
+    }
+}
