@@ -7,7 +7,7 @@ mod outcome;
 
 pub use batch::{batch, writes};
 use domain::{Command, CommandBody, Fingerprint, Key, Lane, Reason, Tenant, Text};
-pub use outcome::{Mismatch, Origin, Outcome, event};
+pub use outcome::{Mismatch, Origin, Outcome, event, subject};
 
 /// What is to be decided on one command offset.
 #[derive(Debug)]

@@ -108,6 +108,16 @@ pub fn event(origin: Origin, entry: &Entry, packed: &[u8]) -> Result<Event, Mism
     })
 }
 
+/// What a command is about in its own lane, as its `ce_subject` says: the hold, else the SKU.
+#[must_use]
+pub fn subject(command: &Command, lane: Lane) -> String {
+    match (&command.body, hold_in(command, lane)) {
+        (_, Some(hold_id)) => hold_id.to_string(),
+        (CommandBody::AdjustStock { sku, .. } | CommandBody::ConfigureSku { sku, .. }, None) => sku.to_string(),
+        (_, None) => String::new(),
+    }
+}
+
 fn hold_in(command: &Command, lane: Lane) -> Option<HoldId> {
     match &command.body {
         CommandBody::Reserve(reserve) => Some(HoldId::of(lane, &command.tenant, &reserve.idempotency_key)),
