@@ -21,7 +21,7 @@ pub(crate) async fn for_codec(
     health: &Component,
     stop: &Stop,
 ) -> anyhow::Result<Option<Codec>> {
-    let attempt = async || {
+    let attempt = || async {
         let connected = Codec::connect(registry.clone(), topic_prefix).await;
         connected.map_err(|error| {
             if error.is_transient() {
@@ -41,7 +41,7 @@ pub(crate) async fn for_lanes(
     health: &Component,
     stop: &Stop,
 ) -> anyhow::Result<Option<u16>> {
-    let counted = wait::until(health, stop, async || {
+    let counted = wait::until(health, stop, || async {
         consumer::wait_partition_count(brokers, topic).await
     })
     .await?;

@@ -185,7 +185,7 @@ async fn wait_for_codec(
     health: &Component,
     stop: &Stop,
 ) -> anyhow::Result<Option<Codec>> {
-    let attempt = async || {
+    let attempt = || async {
         let connected = Codec::connect(registry.clone(), topic_prefix).await;
         connected.map_err(|error| {
             if error.is_transient() {
@@ -199,16 +199,18 @@ async fn wait_for_codec(
 }
 
 async fn wait_for_tables(pool: &PgPool, health: &Component, stop: &Stop) -> anyhow::Result<Option<()>> {
-    let attempt = async || match picture::is_migrated(pool).await {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Attempt::again("its tables are not there yet: run `holdfast migrate`")),
-        Err(error) => Err(Attempt::again(error)),
+    let attempt = || async {
+        match picture::is_migrated(pool).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Attempt::again("its tables are not there yet: run `holdfast migrate`")),
+            Err(error) => Err(Attempt::again(error)),
+        }
     };
     wait::until(health, stop, attempt).await
 }
 
 async fn wait_for_topic(brokers: &str, topic: &str, health: &Component, stop: &Stop) -> anyhow::Result<Option<usize>> {
-    wait::until(health, stop, async || {
+    wait::until(health, stop, || async {
         consumer::wait_partition_count(brokers, topic).await
     })
     .await

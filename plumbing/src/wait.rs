@@ -24,10 +24,10 @@ impl Attempt {
 ///
 /// # Errors
 /// What [`Attempt::Never`] says.
-pub async fn until<T>(
+pub async fn until<T, F: Future<Output = Result<T, Attempt>>>(
     health: &Component,
     stop: &Stop,
-    mut attempt: impl AsyncFnMut() -> Result<T, Attempt>,
+    mut attempt: impl FnMut() -> F,
 ) -> anyhow::Result<Option<T>> {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
     loop {
@@ -54,13 +54,13 @@ mod tests {
     async fn it_tries_until_it_works_and_health_says_why_it_does_not() {
         let (health, never) = (Health::new().component("engine"), Stop::never());
         let mut attempts = 0;
-        let found = until(&health, &never, async || {
+        let found = until(&health, &never, || {
             attempts += 1;
-            if attempts < 3 {
+            std::future::ready(if attempts < 3 {
                 Err(Attempt::again("not yet"))
             } else {
                 Ok(attempts)
-            }
+            })
         });
         assert_eq!(found.await.unwrap(), Some(3));
         assert!(health.is_up());
@@ -71,11 +71,13 @@ mod tests {
         let health = Health::new().component("engine");
         let (stopper, stop) = stop::pair();
         stopper.stop();
-        let waiting = until(&health, &stop, async || Err::<(), _>(Attempt::again("never there")));
+        let waiting = until(&health, &stop, || {
+            std::future::ready(Err::<(), _>(Attempt::again("never there")))
+        });
         assert!(waiting.await.unwrap().is_none());
         let never = Stop::never();
-        let broken = until(&health, &never, async || {
-            Err::<(), _>(Attempt::Never(anyhow::anyhow!("wrong URL")))
+        let broken = until(&health, &never, || {
+            std::future::ready(Err::<(), _>(Attempt::Never(anyhow::anyhow!("wrong URL"))))
         });
         assert!(broken.await.is_err());
     }

@@ -120,7 +120,7 @@ async fn wait_for_dependencies(
     let registry = Registry::new(connections.registry_url.expose())?;
     let (registry_health, kafka_health) = (context.health.component("registry"), context.health.component("kafka"));
     let (codec, lanes) = tokio::try_join!(
-        wait::until(&registry_health, &context.stop, async || {
+        wait::until(&registry_health, &context.stop, || async {
             let connected = Codec::connect(registry.clone(), &connections.topic_prefix).await;
             connected.map_err(|error| {
                 if error.is_transient() {
@@ -130,8 +130,7 @@ async fn wait_for_dependencies(
                 }
             })
         }),
-        wait::until(&kafka_health, &context.stop, async || lanes_of(connections, topics)
-            .await),
+        wait::until(&kafka_health, &context.stop, || lanes_of(connections, topics)),
     )?;
     Ok(codec.zip(lanes))
 }

@@ -246,13 +246,6 @@ impl World {
         )
     }
 
-    /// A command of the binary, for tests that read its output as it comes.
-    pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(HOLDFAST);
-        command.args(arguments).envs(self.environment()).kill_on_drop(true);
-        command
-    }
-
     /// Starts a process, named by its subcommand (`reserver-2` is a second reserver). It dies with the test: the kernel
     /// sees to it even when the test is killed.
     pub async fn spawn(&self, process: &'static str) {
@@ -275,7 +268,6 @@ impl World {
             .stderr(log)
             .kill_on_drop(true);
         // On a thread that lives as long as this binary: the kernel sends the signal when the *thread* ends.
-        #[expect(clippy::disallowed_methods, reason = "awaited here")]
         let child = RUNTIME
             .spawn(async move { command.spawn().expect("the binary starts") })
             .await
@@ -461,15 +453,6 @@ impl World {
     /// Waits until nothing moves, and fails unless the log, Redis and Postgres agree.
     pub async fn assert_verified(&self) -> verify::Report {
         let report = verify::run(&self.connections, verify::Options::at_rest())
-            .await
-            .expect("verify can look");
-        assert!(report.agrees(), "{:#?}", report.differences);
-        report
-    }
-
-    /// The same while others go on in this world: nothing needs to stand still.
-    pub async fn assert_verified_live(&self) -> verify::Report {
-        let report = verify::run(&self.connections, verify::Options::default())
             .await
             .expect("verify can look");
         assert!(report.agrees(), "{:#?}", report.differences);
