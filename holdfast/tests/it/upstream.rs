@@ -160,6 +160,20 @@ async fn hold_commands_in_a_wrong_lane_find_their_hold_and_copies_are_not_sent_o
     assert_eq!(ends.into_values().collect::<Vec<_>>(), ["HoldConfirmed"]);
     assert_eq!(world.get(&format!("/v1/holds/{hold}")).await.state(), "confirmed");
 
+    // Whoever looks with kcat sees what the copies are about.
+    let stray = adjusting("astray-stock", sku, 1);
+    wire.write_command(lane(0), &stray).await;
+    wire.outcomes(&BTreeSet::from([stray.request_id])).await;
+    let copies = wire.commands(lane(1)).await.into_iter();
+    let copies = copies.filter(|record| record.header("ce_source") == Some("holdfast/reserver"));
+    let about: BTreeSet<_> = copies
+        .filter_map(|copy| copy.header("ce_subject").map(str::to_owned))
+        .collect();
+    assert!(
+        about.contains(sku) && about.contains(&hold) && !about.contains(""),
+        "{about:?}"
+    );
+
     // A lane that does not exist, and a cart of two lanes.
     let nowhere = confirming("fffa2774-9426-80a8-b1c5-ca7e69a1d0a8");
     let offset = wire.write_command(lane(2), &nowhere).await;
