@@ -136,15 +136,36 @@ fn find_start(shared: &Shared, lane: Lane, reader: &Reader) -> Result<Tail, End>
     }
 }
 
+/// The forward cursor. Every lane also looks at that of lane 0, which says how many lanes there were: a lane that is new
+/// because somebody added partitions would sell SKUs that live in another.
 fn committed_cursor(shared: &Shared, lane: Lane, reader: &Reader) -> Result<Option<Tail>, End> {
+    let topic = &shared.topics.events;
     let mut wanted = TopicPartitionList::new();
-    wanted.add_partition(&shared.topics.events, lane.partition());
+    wanted.add_partition(topic, 0);
+    if lane.partition() != 0 {
+        wanted.add_partition(topic, lane.partition());
+    }
     let found = reader.committed_offsets(wanted, consumer::ASK_TIMEOUT)?;
-    let element = found.elements().into_iter().next();
-    Ok(element.and_then(|element| match element.offset() {
-        Offset::Offset(next) => Tail::from_metadata(next, element.metadata()),
-        _ => None,
-    }))
+    let mut cursor = None;
+    for element in found.elements() {
+        let Offset::Offset(next) = element.offset() else {
+            continue;
+        };
+        let Some((tail, lanes)) = Tail::from_metadata(next, element.metadata()) else {
+            continue;
+        };
+        if lanes != i64::from(shared.lanes) {
+            return Err(End::Halt(format!(
+                "{topic} has {} partitions, but it was opened with {lanes} lanes: a SKU's lane depends on their number, \
+                 which is fixed when the topics are made. Make topics with {lanes} partitions again, or move to new ones",
+                shared.lanes
+            )));
+        }
+        if element.partition() == lane.partition() {
+            cursor = Some(tail);
+        }
+    }
+    Ok(cursor)
 }
 
 /// Writes our `LaneOpened` and returns its offset: our epoch.

@@ -31,32 +31,30 @@ impl Tail {
         (stamp, verdict)
     }
 
-    /// The state as committed metadata of the forward cursor.
-    pub(crate) fn metadata(&self) -> String {
+    /// The state as committed metadata of the forward cursor, with the number of lanes: a SKU's lane depends on it.
+    pub(crate) fn metadata(&self, lanes: u16) -> String {
         let state = &self.state;
         format!(
-            "v1 {} {} {} {}",
+            "v1 {lanes} {} {} {} {}",
             state.epoch, state.last_command_offset, state.last_decision_epoch, state.log_time
         )
     }
 
-    /// A committed cursor; `None` when its metadata is not ours.
-    pub(crate) fn from_metadata(next: i64, metadata: &str) -> Option<Self> {
+    /// A committed cursor and the number of lanes when it was committed; `None` when its metadata is not ours.
+    pub(crate) fn from_metadata(next: i64, metadata: &str) -> Option<(Self, i64)> {
         let numbers: Vec<i64> = metadata
             .strip_prefix("v1 ")?
             .split(' ')
             .map_while(|text| text.parse().ok())
             .collect();
-        let [epoch, last_command_offset, last_decision_epoch, log_time] = numbers.try_into().ok()?;
-        Some(Self {
-            next,
-            state: LaneState {
-                epoch,
-                last_command_offset,
-                last_decision_epoch,
-                log_time,
-            },
-        })
+        let [lanes, epoch, last_command_offset, last_decision_epoch, log_time] = numbers.try_into().ok()?;
+        let state = LaneState {
+            epoch,
+            last_command_offset,
+            last_decision_epoch,
+            log_time,
+        };
+        Some((Self { next, state }, lanes))
     }
 }
 
@@ -73,8 +71,8 @@ mod tests {
             log_time: 1_700_000_000_000,
         };
         let tail = Tail { next: 23, state };
-        assert_eq!(Tail::from_metadata(23, &tail.metadata()), Some(tail));
+        assert_eq!(Tail::from_metadata(23, &tail.metadata(4)), Some((tail, 4)));
         assert_eq!(Tail::from_metadata(23, ""), None);
-        assert_eq!(Tail::from_metadata(23, "v1 1 2 3"), None);
+        assert_eq!(Tail::from_metadata(23, "v1 1 2 3 4"), None);
     }
 }

@@ -7,6 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewPartitions},
+    client::DefaultClientContext,
+};
 use tokio::process::Command;
 
 use crate::{
@@ -267,5 +271,44 @@ fn started_before_anything_is_there_roles_wait_and_readiness_names_what_is_missi
         world.stock("early", 1).await;
         assert_eq!(world.reserve("early", "early", 1, "ann").await.status, 201);
         world.assert_verified().await;
+    });
+}
+
+/// Rule 9: a SKU's lane depends on the number of partitions; with more of them a shop would have two stocks of one SKU.
+#[test]
+fn topics_that_grew_partitions_are_refused_with_what_to_do() {
+    play(async {
+        let world = Setup::new().start().await;
+        world.stock("grown", 1).await;
+        world.signal("all", "TERM").await;
+        assert_eq!(world.wait("all").await, 0);
+        let connections = &world.connections;
+        let admin: AdminClient<DefaultClientContext> =
+            plumbing::kafka::client::admin(&connections.kafka_brokers, "test")
+                .create()
+                .expect("a client");
+        let topics = schemas::Topics::with_prefix(&connections.topic_prefix);
+        let more = [
+            NewPartitions::new(&topics.commands, 8),
+            NewPartitions::new(&topics.events, 8),
+        ];
+        admin
+            .create_partitions(&more, &AdminOptions::new())
+            .await
+            .expect("Kafka answers");
+        world.spawn("all").await;
+        world
+            .eventually("readiness says what to do", async || {
+                let request = world.client.get(format!("{}/readyz", world.url));
+                let answer = world.try_request(request).await.map_err(|error| error.to_string())?;
+                let text = answer.body.to_string();
+                let halted = text.matches("was opened with 4 lanes").count();
+                if answer.status == 503 && halted == 8 {
+                    Ok(())
+                } else {
+                    Err(text)
+                }
+            })
+            .await;
     });
 }

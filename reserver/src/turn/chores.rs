@@ -45,7 +45,7 @@ impl Turn<'_> {
         let mut cursor = TopicPartitionList::new();
         let mut element = cursor.add_partition(&self.shared.topics.events, self.lane.partition());
         element.set_offset(Offset::Offset(self.tail.next))?;
-        element.set_metadata(self.tail.metadata());
+        element.set_metadata(self.tail.metadata(self.shared.lanes));
         self.reader.commit(&cursor, mode)?;
         self.committed = self.tail.next;
         Ok(())
