@@ -41,6 +41,9 @@ use tokio::runtime::Handle;
 
 pub use options::{Config, Options};
 
+/// CloudEvents source of what the reserver produces.
+pub(crate) const SOURCE: &str = "/holdfast/reserver";
+
 /// What all lanes of one reserver share.
 pub(crate) struct Shared {
     pub(crate) connections: Connections,

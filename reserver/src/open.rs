@@ -194,7 +194,7 @@ fn own(shared: &Shared, lane: Lane, producer: &Producer) -> Result<i64, End> {
         partition: Some(lane.partition()),
         key: None,
         value: Some(&shared.codec.encode_event(&event)),
-        headers: &headers::of_event(&event, "holdfast/reserver"),
+        headers: &headers::of_event(&event, crate::SOURCE),
     })?;
     let position = shared
         .runtime

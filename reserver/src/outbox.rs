@@ -62,7 +62,7 @@ impl<'a> Outbox<'a> {
 
     /// Queues the event of a decision; its fate is learned from the log alone.
     pub(crate) fn publish(&self, event: &Event, key: Option<&[u8]>, traceparent: Option<String>) -> Result<(), End> {
-        let mut headers = headers::of_event(event, "holdfast/reserver");
+        let mut headers = headers::of_event(event, crate::SOURCE);
         headers.extend(traceparent.map(|traceparent| (headers::TRACEPARENT, traceparent)));
         let failure = self.failure.clone();
         let record = Record {
@@ -156,12 +156,7 @@ impl<'a> Outbox<'a> {
             ..kept.command
         };
         let subject = pack::subject(&copy, forward.to_lane);
-        let mut headers = headers::of_command(
-            copy.command_id.as_str(),
-            "holdfast/reserver",
-            copy.body.name(),
-            &subject,
-        );
+        let mut headers = headers::of_command(copy.command_id.as_str(), crate::SOURCE, copy.body.name(), &subject);
         headers.extend(kept.traceparent.map(|traceparent| (headers::TRACEPARENT, traceparent)));
         let (done, acknowledged) = oneshot::channel();
         let record = Record {

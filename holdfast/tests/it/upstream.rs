@@ -165,7 +165,7 @@ async fn hold_commands_in_a_wrong_lane_find_their_hold_and_copies_are_not_sent_o
     wire.write_command(lane(0), &stray).await;
     wire.outcomes(&BTreeSet::from([stray.request_id])).await;
     let copies = wire.commands(lane(1)).await.into_iter();
-    let copies = copies.filter(|record| record.header("ce_source") == Some("holdfast/reserver"));
+    let copies = copies.filter(|record| record.header("ce_source") == Some("/holdfast/reserver"));
     let about: BTreeSet<_> = copies
         .filter_map(|copy| copy.header("ce_subject").map(str::to_owned))
         .collect();
