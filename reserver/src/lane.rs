@@ -30,7 +30,7 @@ pub(crate) fn run(shared: &Shared, lane: Lane, assigned: &watch::Receiver<BTreeS
             pause(stop, HINT_POLL);
             continue;
         }
-        let end = match open::open(shared, lane, &mut tail, stop) {
+        let end = match open::open(shared, lane, tail, stop) {
             Ok(mut turn) => {
                 health.up();
                 backoff.reset();

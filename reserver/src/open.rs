@@ -24,8 +24,8 @@ use crate::{
 
 /// Opens the lane: on return this owner's `LaneOpened` is in the log, and Redis is what the log says.
 ///
-/// `tail` is where an earlier turn of this process left the fold; it is kept up to date even when opening fails.
-pub(crate) fn open<'a>(shared: &'a Shared, lane: Lane, tail: &mut Option<Tail>, stop: &Stop) -> Result<Turn<'a>, End> {
+/// `tail` is where an earlier turn of this process left the fold.
+pub(crate) fn open<'a>(shared: &'a Shared, lane: Lane, tail: Option<Tail>, stop: &Stop) -> Result<Turn<'a>, End> {
     let keys = LaneKeys::new(&shared.connections.redis_prefix, lane);
     let mut redis = LaneRedis::connect(shared.connections.redis_url.expose(), keys.clone())?;
     if let Some(policy) = redis.eviction_policy().filter(|policy| policy != "noeviction") {
@@ -38,9 +38,10 @@ pub(crate) fn open<'a>(shared: &'a Shared, lane: Lane, tail: &mut Option<Tail>, 
     let reader = consumer::reader(brokers, &client, &shared.forwards_group())?;
     let producer = Producer::new(brokers, &client, &shared.options.reserver_linger_ms)?;
 
-    let from = match *tail {
-        Some(tail) => tail,
-        None => find_start(shared, lane, &reader)?,
+    let from = match tail {
+        Some(tail) if tail.next >= consumer::bounds(&reader, &shared.topics.events, lane.partition())?.0 => tail,
+        // Away for longer than the log goes back, or here for the first time.
+        _ => find_start(shared, lane, &reader)?,
     };
     let epoch = own(shared, lane, &producer)?;
     let (read, forwards) = read_up_to(shared, lane, &reader, from, epoch, stop)?;

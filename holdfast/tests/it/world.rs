@@ -25,6 +25,8 @@ use tokio::{
 
 /// The binary under test.
 const HOLDFAST: &str = env!("CARGO_BIN_EXE_holdfast");
+/// The longest wait that the ingress grants.
+const PATIENTLY: &str = "wait=30";
 /// How long anything may take to come up or settle.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -385,13 +387,18 @@ impl World {
         self.client.post(format!("{}{path}", self.url)).json(body)
     }
 
+    /// Posts, and waits for the decision as long as the ingress allows: a busy machine is no failure.
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
-        self.request(self.posting(path, body)).await
+        self.request(self.posting(path, body).header("Prefer", PATIENTLY)).await
     }
 
     pub async fn post_keyed(&self, path: &str, key: &str, body: &Value) -> Answer {
-        self.request(self.posting(path, body).header("Idempotency-Key", key))
-            .await
+        self.request(
+            self.posting(path, body)
+                .header("Idempotency-Key", key)
+                .header("Prefer", PATIENTLY),
+        )
+        .await
     }
 
     /// Sets stock on hand.
