@@ -71,7 +71,8 @@ pub async fn run(app: Arc<App>, connections: Connections, context: Context, stop
         app.options.tail_skus,
     ));
     let waiters = Arc::new(Waiters::default());
-    let producer = Producer::new(brokers, "holdfast-ingress", "0")?;
+    let producer = Producer::new(brokers, "holdfast-ingress", &app.options.ingress_linger_ms)
+        .context("HOLDFAST_INGRESS_LINGER_MS")?;
     let (caught_up, mut is_caught_up) = watch::channel(false);
     let parts = tail::Parts {
         topic: topics.events.clone(),

@@ -1,6 +1,6 @@
 //! What clients are told when the log says yes.
 
-use domain::{EventBody, HoldState, Text, UserId};
+use domain::{CommandBody, EventBody, HoldState, Text, UserId};
 use ingress::Options;
 use reqwest::Method;
 use serde_json::json;
@@ -151,6 +151,29 @@ async fn a_cancel_needs_no_body_and_a_key_is_made() {
     let said = Said::read(response.unwrap()).await;
     assert_eq!((said.status.as_u16(), &said.body["state"]), (200, &json!("cancelled")));
     assert!(said.body.get("reason").is_none());
+
+    for (body, reason) in [
+        (json!(null), ""),
+        (json!({}), ""),
+        (json!({"reason": "too late"}), "too late"),
+    ] {
+        let decide = async {
+            let asked = reserver.next().await;
+            let CommandBody::Cancel {
+                reason: asked_reason, ..
+            } = &asked.command.body
+            else {
+                panic!("{asked:?}")
+            };
+            assert_eq!(asked_reason.as_str(), reason);
+            let replayed = reserver.changed(&asked, &created, EventBody::HoldReplayed, |hold| {
+                hold.state = HoldState::Cancelled;
+            });
+            reserver.decide(&asked, replayed).await;
+        };
+        let (response, ()) = join!(api.post(&path, &body).send(), decide);
+        assert_eq!(response.unwrap().status(), 200);
+    }
     world.end(api, reserver).await;
 }
 
