@@ -17,7 +17,7 @@ impl LaneKeys {
         }
     }
 
-    /// The lane itself: a hash of epoch, generation, fence, building, log_time.
+    /// The lane itself: a hash of epoch, generation, fence, building, chunks, log_time.
     #[must_use]
     pub fn lane(&self) -> String {
         format!("{}lane", self.base)

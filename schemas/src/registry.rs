@@ -77,6 +77,16 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`] when it does not answer or refuses.
     pub async fn set_compatibility(&self) -> Result<(), RegistryError> {
+        match self.put_compatibility().await {
+            // Somebody else set it for the first time at the same moment; from now on it can be replaced.
+            Ok(reqwest::StatusCode::CONFLICT) => self.put_compatibility().await?,
+            other => other?,
+        };
+        Ok(())
+    }
+
+    /// `CONFLICT` where another caller was just making the setting; any other refusal is an error.
+    async fn put_compatibility(&self) -> Result<reqwest::StatusCode, RegistryError> {
         let answer = self
             .client
             .put(format!("{}/config", self.url))
@@ -85,8 +95,8 @@ impl Registry {
             .await
             .map_err(|error| RegistryError::Unavailable(error.to_string()))?;
         let status = answer.status();
-        if status.is_success() {
-            return Ok(());
+        if status.is_success() || status == reqwest::StatusCode::CONFLICT {
+            return Ok(status);
         }
         let text = answer.text().await.unwrap_or_default();
         Err(if status.is_server_error() {
