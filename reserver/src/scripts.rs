@@ -62,6 +62,8 @@ pub enum Applied {
 pub struct LaneRedis {
     connection: Connection,
     keys: LaneKeys,
+    /// Chunks of a rebuild that were loaded: a Redis that lost one of them on the way is not whole.
+    chunks: i64,
 }
 
 impl LaneRedis {
@@ -73,7 +75,11 @@ impl LaneRedis {
         let connection = redis::Client::open(url)?.get_connection_with_timeout(RESPONSE_TIMEOUT)?;
         connection.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
         connection.set_write_timeout(Some(RESPONSE_TIMEOUT))?;
-        let mut lane = Self { connection, keys };
+        let mut lane = Self {
+            connection,
+            keys,
+            chunks: 0,
+        };
         redis::cmd("PING").exec(&mut lane.connection)?;
         Ok(lane)
     }
@@ -139,6 +145,7 @@ impl LaneRedis {
     /// [`RedisError`] ends the epoch.
     pub fn begin(&mut self, epoch: i64) -> RedisResult<Step> {
         let reply = self.run(&BEGIN, &[&text(epoch)])?;
+        self.chunks = 0;
         step(&reply)
     }
 
@@ -148,15 +155,18 @@ impl LaneRedis {
     /// [`RedisError`] ends the epoch.
     pub fn load(&mut self, epoch: i64, writes: &[u8]) -> RedisResult<Step> {
         let reply = self.run(&LOAD, &[&text(epoch), writes])?;
-        step(&reply)
+        let step = step(&reply)?;
+        self.chunks += i64::from(step == Step::Done);
+        Ok(step)
     }
 
-    /// Ends a rebuild.
+    /// Ends a rebuild, if every chunk of it is there.
     ///
     /// # Errors
     /// [`RedisError`] ends the epoch.
     pub fn finish(&mut self, epoch: i64, fence: i64, log_time: i64) -> RedisResult<Step> {
-        let reply = self.run(&FINISH, &[&text(epoch), &text(fence), &text(log_time)])?;
+        let arguments = [epoch, fence, log_time, self.chunks].map(text);
+        let reply = self.run(&FINISH, &arguments.each_ref().map(Vec::as_slice))?;
         step(&reply)
     }
 

@@ -11,4 +11,5 @@ end
 for _, write in ipairs(cmsgpack.unpack(ARGV[2])) do
   redis.call(unpack(write))
 end
+redis.call('HINCRBY', KEYS[1], 'chunks', 1)
 return { 'OK' }

@@ -1,4 +1,5 @@
 //! Tests of the reserver on a real Redis: the scripts against the ledger.
 
 mod books;
+mod rebuild;
 mod scripts;
