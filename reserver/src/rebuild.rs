@@ -82,7 +82,9 @@ pub(crate) fn rebuild(
 fn done(step: Step) -> Result<(), End> {
     match step {
         Step::Done => Ok(()),
-        Step::Newer(newer) => Err(End::Lost(format!("Redis is owned by the newer epoch {newer}"))),
+        Step::Newer(owner) => Err(End::Lost(format!(
+            "the rebuild was overtaken, or Redis lost a part of it: it says that epoch {owner} owns the lane"
+        ))),
     }
 }
 
