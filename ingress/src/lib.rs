@@ -37,6 +37,7 @@ mod waiters;
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
+use axum::Router;
 use plumbing::{
     config::Connections,
     service::Context,
@@ -63,7 +64,23 @@ pub struct Running {
 /// # Errors
 /// What no waiting can mend: an address that is taken, options that are refused.
 pub async fn run(connections: Connections, options: Options, context: Context) -> anyhow::Result<()> {
-    start(connections, options, context).await?.task.await?
+    run_beside(connections, options, context, Router::new()).await
+}
+
+/// Serves until the stop, with `others`: routes of other roles in the same process, which guard themselves.
+///
+/// # Errors
+/// As [`run`].
+///
+/// # Panics
+/// When `others` has a path that the ingress has too.
+pub async fn run_beside(
+    connections: Connections,
+    options: Options,
+    context: Context,
+    others: Router,
+) -> anyhow::Result<()> {
+    start_beside(connections, options, context, others).await?.task.await?
 }
 
 /// Binds and starts serving: health and metrics at once, calls as soon as the tail has caught up with the log.
@@ -71,9 +88,18 @@ pub async fn run(connections: Connections, options: Options, context: Context) -
 /// # Errors
 /// An address that cannot be listened on, options that are refused.
 pub async fn start(connections: Connections, options: Options, context: Context) -> anyhow::Result<Running> {
+    start_beside(connections, options, context, Router::new()).await
+}
+
+async fn start_beside(
+    connections: Connections,
+    options: Options,
+    context: Context,
+    others: Router,
+) -> anyhow::Result<Running> {
     options.check()?;
     let app = Arc::new(app::App::new(options));
-    let router = server::router(Arc::clone(&app), &context);
+    let router = server::router(Arc::clone(&app), &context, others);
     let (http_stopper, http_stop) = context.stop.child();
     let (addr, serving) = plumbing::http::serve(app.options.http_addr, router, http_stop)
         .await

@@ -45,8 +45,8 @@ pub fn description() -> utoipa::openapi::OpenApi {
     calls().into_openapi()
 }
 
-/// All routes of the ingress.
-pub fn router(app: Arc<App>, context: &Context) -> Router {
+/// All routes of the ingress, and those of other roles that are served beside it.
+pub fn router(app: Arc<App>, context: &Context, others: Router) -> Router {
     let (calls, api) = calls().split_for_parts();
     // The page asks no other server for anything, also not for a verdict on the description.
     let docs = SwaggerUi::new("/docs")
@@ -60,6 +60,7 @@ pub fn router(app: Arc<App>, context: &Context) -> Router {
             context.health.clone(),
             context.metrics.clone(),
         ))
+        .merge(others)
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(CatchPanicLayer::custom(panicked))
         .fallback(|| async { Problem::new(Code::NotFound, "see /docs for the paths of this API") })
