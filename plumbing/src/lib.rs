@@ -10,6 +10,7 @@
 
 pub mod backoff;
 pub mod config;
+pub mod failpoint;
 pub mod health;
 pub mod http;
 pub mod id;
