@@ -1,5 +1,6 @@
 //! The command line: one subcommand per role and per tool.
 
+mod bench;
 mod dead_letters;
 mod demo;
 mod doctor;
@@ -88,6 +89,11 @@ enum Command {
     /// which are never sold). Most winners pay, one cancels, one forgets to pay. Then it shows what that left in the log, in Redis
     /// and in Postgres, and whether they agree. It may be run again at any time: it restocks what it sells.
     Demo(Tool<demo::Demo>),
+    /// Measure throughput, latency and processor time, with ceilings and baselines in the same run
+    ///
+    /// It starts roles of its own on the engines that are up, with topics, tables and keys of their own, which it deletes at the
+    /// end. Nothing else should run on the machine. Exit code 1 when somebody got no answer, or the books disagree afterwards.
+    Bench(Tool<bench::Bench>),
 }
 
 /// A tool and how much it logs while it works.
@@ -157,6 +163,7 @@ pub fn main() -> ExitCode {
         Command::DeadLetters(t) => tool("dead-letters", t.log, |_| t.args.run()),
         Command::Doctor(t) => tool("doctor", t.log, |_| t.args.run()),
         Command::Demo(t) => tool("demo", t.log, |_| t.args.run()),
+        Command::Bench(t) => tool("bench", t.log, |_| t.args.run()),
     }
 }
 

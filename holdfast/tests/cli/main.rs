@@ -2,6 +2,7 @@
 
 mod dead_letters;
 mod looking;
+mod measuring;
 mod setting_up;
 mod verifying;
 mod world;

@@ -1,0 +1,48 @@
+//! `bench`: what it measures is there, its worlds are verified, and it cleans up behind itself.
+
+use serde_json::Value;
+
+use crate::world::{World, err, holdfast, out};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_bench_is_clean_and_leaves_nothing() {
+    let connections = World::unprepared();
+    let before = keys(&connections);
+    let json = std::env::temp_dir().join(format!("holdfast-bench-{}.json", std::process::id()));
+    let path = json.to_str().expect("a temporary path is text");
+    let mut arguments = "bench --quick --seconds 1 --records 1000 --buyers 1000 --lanes 2 http-hot-64 storm log"
+        .split(' ')
+        .collect::<Vec<_>>();
+    arguments.extend(["--json", path]);
+    let bench = holdfast(&connections, &arguments).await;
+    assert!(bench.status.success(), "{}\n{}", err(&bench), out(&bench));
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).expect("it was written")).expect("JSON");
+    std::fs::remove_file(&json).expect("it is there");
+    let scenarios = report["scenarios"].as_array().expect("scenarios");
+    let names: Vec<&str> = scenarios
+        .iter()
+        .filter_map(|scenario| scenario["name"].as_str())
+        .collect();
+    assert_eq!(names, ["http-hot-64", "storm", "log", "persister"]);
+    for scenario in scenarios {
+        let name = &scenario["name"];
+        assert!(scenario["per_second"].as_f64().expect("a rate") > 0.0, "{name}");
+        assert_eq!(
+            (&scenario["failures"], &scenario["differences"]),
+            (&0.into(), &0.into()),
+            "{name}"
+        );
+        assert!(scenario["cpu_us"]["load"].is_number(), "{name} lacks processor time");
+    }
+    let storm = &scenarios[1]["rounds"][0];
+    assert_eq!(storm["more"]["sold"], 1_000.0);
+    assert!(storm["latency_ms"]["p99"].as_f64().expect("a latency") > 0.0);
+    assert_eq!(keys(&connections), before, "keys are left in Redis");
+}
+
+fn keys(connections: &plumbing::config::Connections) -> Vec<String> {
+    let mut redis = holdfast::redis_lane::connect(connections).expect("Redis answers");
+    let mut keys: Vec<String> = redis::cmd("KEYS").arg("bench*").query(&mut redis).expect("keys");
+    keys.sort();
+    keys
+}
