@@ -45,6 +45,8 @@ pub(crate) struct Outbox<'a> {
     failure: Failure,
     forwardable: HashMap<i64, Forwardable>,
     sent: VecDeque<Sent>,
+    /// Whether an event was read whose copy could not be sent: the turn ends, and nothing may pass that event.
+    owing: bool,
 }
 
 impl<'a> Outbox<'a> {
@@ -57,6 +59,7 @@ impl<'a> Outbox<'a> {
             failure: Failure::default(),
             forwardable,
             sent,
+            owing: false,
         }
     }
 
@@ -142,6 +145,18 @@ impl<'a> Outbox<'a> {
 
     /// Sends a copy of a misrouted command to its lane; its event is valid.
     pub(crate) fn forward(&mut self, forward: Unforwarded, stop: &Stop) -> Result<(), End> {
+        self.owing = true;
+        self.send_copy(forward, stop)?;
+        self.owing = false;
+        Ok(())
+    }
+
+    /// An event was read that may ask for a copy, but nobody could tell.
+    pub(crate) fn owe(&mut self) {
+        self.owing = true;
+    }
+
+    fn send_copy(&mut self, forward: Unforwarded, stop: &Stop) -> Result<(), End> {
         let kept = match self.forwardable.remove(&forward.command_offset) {
             Some(kept) => kept,
             None => self.read_again(forward.command_offset, stop)?,
@@ -177,6 +192,9 @@ impl<'a> Outbox<'a> {
 
     /// Whether every copy is acknowledged, so that the cursor may pass all events read so far.
     pub(crate) fn settled(&mut self) -> Result<bool, End> {
+        if self.owing {
+            return Ok(false);
+        }
         while let Some(sent) = self.sent.front_mut() {
             match sent.acknowledged.try_recv() {
                 Ok(Ok(_)) => {

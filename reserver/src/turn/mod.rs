@@ -76,7 +76,7 @@ pub(crate) struct Turn<'a> {
     /// Last command offset of each batch that is not read back, and when it was decided.
     in_flight: VecDeque<(i64, Instant)>,
     trim: Vec<i64>,
-    forwards: Vec<Unforwarded>,
+    forwards: VecDeque<Unforwarded>,
     busy: bool,
     paused: bool,
     committed: i64,
@@ -122,7 +122,7 @@ impl<'a> Turn<'a> {
             outbox: Outbox::new(shared, lane, producer),
             in_flight: VecDeque::new(),
             trim,
-            forwards,
+            forwards: forwards.into(),
             busy: false,
             paused: false,
             committed: -1,
@@ -144,10 +144,12 @@ impl<'a> Turn<'a> {
 
     /// Works until the turn is over, and says why it is.
     pub(crate) fn run(&mut self, ours: &dyn Fn() -> bool, stop: &Stop) -> End {
-        for forward in std::mem::take(&mut self.forwards) {
+        // One by one: what is left when one fails is still to be sent, by the next turn.
+        while let Some(forward) = self.forwards.front().copied() {
             if let Err(end) = self.outbox.forward(forward, stop) {
                 return end;
             }
+            self.forwards.pop_front();
         }
         loop {
             let leaving = match (stop.is_requested(), ours()) {

@@ -35,9 +35,13 @@ impl Reading<'_, '_> {
                 while let Some((_, decided)) = self.in_flight.pop_front_if(|(last, _)| *last <= command) {
                     metrics::histogram!("holdfast_reserver_read_back_seconds").record(decided.elapsed().as_secs_f64());
                 }
-                match forward_of(self.shared, message)? {
-                    Some(forward) => self.outbox.forward(forward, stop),
-                    None => Ok(()),
+                match forward_of(self.shared, message) {
+                    Ok(Some(forward)) => self.outbox.forward(forward, stop),
+                    Ok(None) => Ok(()),
+                    Err(end) => {
+                        self.outbox.owe();
+                        Err(end)
+                    }
                 }
             }
             (Verdict::Void, Some(Stamp::Decision { epoch, .. })) if epoch == self.epoch => {
