@@ -1,5 +1,7 @@
 //! Tests of the reserver on a real Redis: the scripts against the ledger.
 
 mod books;
+mod differential;
+mod model;
 mod rebuild;
 mod scripts;
