@@ -2,7 +2,7 @@
 
 use crate::{
     ids::HoldId,
-    values::{Invalid, Key, Lines, Millis, Sku, Tenant, Text, UserId},
+    values::{Invalid, Key, Lines, Millis, Quantity, Sku, Tenant, Text, UserId},
 };
 
 /// What to do when not all lines can be held.
@@ -121,6 +121,64 @@ pub enum CommandBody {
         /// Who.
         actor: Text,
     },
+    /// A payment begins: the hold's clock stands still until the payment ends, or log time + cap.
+    BeginPayment {
+        /// Which hold.
+        hold_id: HoldId,
+        /// The payment.
+        payment_ref: Text,
+        /// How long it may take from now, in milliseconds.
+        cap_ms: Millis,
+    },
+    /// The payment failed: the hold is held again, with the time that it had left when the payment began.
+    AbortPayment {
+        /// Which hold.
+        hold_id: HoldId,
+        /// The payment.
+        payment_ref: Text,
+        /// Why.
+        reason: Text,
+    },
+    /// The units of a confirmed hold leave the warehouse.
+    Ship {
+        /// Which hold.
+        hold_id: HoldId,
+        /// The shipment.
+        reference: Text,
+    },
+    /// A confirmed hold is given back before it is shipped.
+    Unallocate {
+        /// Which hold.
+        hold_id: HoldId,
+        /// Why.
+        reason: Text,
+        /// Who.
+        actor: Text,
+    },
+    /// Units come back to the warehouse.
+    ReturnStock {
+        /// Which SKU.
+        sku: Sku,
+        /// How many units.
+        quantity: Quantity,
+        /// The hold that they were sold by.
+        hold_id: Option<HoldId>,
+        /// Why.
+        reason: Text,
+        /// The caller's document.
+        reference: Option<Text>,
+        /// Who.
+        actor: Text,
+    },
+    /// A payment has to be given back: its hold is gone. A fact; it moves nothing.
+    RequireRefund {
+        /// Which hold it was for.
+        hold_id: HoldId,
+        /// The payment.
+        payment_ref: Text,
+        /// Why.
+        reason: Text,
+    },
     /// Replace the SKU's policy; makes the SKU when it is new.
     ConfigureSku {
         /// Which SKU.
@@ -142,18 +200,29 @@ impl CommandBody {
             Self::Release { .. } => "Release",
             Self::AdjustStock { .. } => "AdjustStock",
             Self::ConfigureSku { .. } => "ConfigureSku",
+            Self::BeginPayment { .. } => "BeginPayment",
+            Self::AbortPayment { .. } => "AbortPayment",
+            Self::Ship { .. } => "Ship",
+            Self::Unallocate { .. } => "Unallocate",
+            Self::ReturnStock { .. } => "ReturnStock",
+            Self::RequireRefund { .. } => "RequireRefund",
         }
     }
 
-    /// The hold that it names; a Reserve names one only together with its lane.
+    /// The hold that it is about; a Reserve names one only together with its lane, and a return is about its SKU.
     #[must_use]
     pub fn hold_id(&self) -> Option<HoldId> {
         match self {
             Self::Confirm { hold_id, .. }
             | Self::Cancel { hold_id, .. }
             | Self::Extend { hold_id, .. }
-            | Self::Release { hold_id, .. } => Some(*hold_id),
-            Self::Reserve(_) | Self::AdjustStock { .. } | Self::ConfigureSku { .. } => None,
+            | Self::Release { hold_id, .. }
+            | Self::BeginPayment { hold_id, .. }
+            | Self::AbortPayment { hold_id, .. }
+            | Self::Ship { hold_id, .. }
+            | Self::Unallocate { hold_id, .. }
+            | Self::RequireRefund { hold_id, .. } => Some(*hold_id),
+            Self::Reserve(_) | Self::AdjustStock { .. } | Self::ConfigureSku { .. } | Self::ReturnStock { .. } => None,
         }
     }
 }
@@ -161,7 +230,7 @@ impl CommandBody {
 /// A record that asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
-    /// Unique per command; names AdjustStock, ConfigureSku and Extend for idempotency.
+    /// Unique per command; names AdjustStock, ConfigureSku, Extend, ReturnStock and RequireRefund for idempotency.
     pub command_id: Key,
     /// Unique per request; copied into the event, where the waiting client finds it.
     pub request_id: Key,

@@ -57,7 +57,7 @@ pub struct HoldTerms {
     pub fingerprint: Fingerprint,
     /// Log time of its Reserve, in milliseconds.
     pub created_at: Millis,
-    /// Its deadline, in milliseconds.
+    /// Its deadline, in milliseconds; while it is paying, the payment's.
     pub expires_at: Millis,
     /// Log time of its last change of state or deadline, in milliseconds.
     pub changed_at: Millis,
@@ -65,10 +65,12 @@ pub struct HoldTerms {
     pub policy: Policy,
     /// The caller's own reference.
     pub external_ref: Option<Text>,
-    /// The payment, once confirmed.
+    /// The payment that is being made or was tried last; once it is confirmed, the one that paid.
     pub payment_ref: Option<Text>,
-    /// Why it was cancelled.
+    /// Why it was cancelled, or given back after it was paid.
     pub reason: Option<Text>,
+    /// While it is paying: the time that it had left when the payment began, in milliseconds.
+    pub remaining_ms: Option<Millis>,
 }
 
 /// What was decided.
@@ -125,6 +127,49 @@ pub enum EventBody {
         /// What the command id stands for.
         fingerprint: Fingerprint,
     },
+    /// A payment has begun: the hold's clock stands still until the payment's cap.
+    PaymentBegun,
+    /// The payment failed: the hold's clock goes on.
+    PaymentAborted {
+        /// Why.
+        reason: Text,
+    },
+    /// Allocated units have left the warehouse.
+    HoldShipped {
+        /// The shipment.
+        reference: Text,
+    },
+    /// Allocated units are back on sale.
+    HoldUnallocated {
+        /// Why.
+        reason: Text,
+        /// Who.
+        actor: Text,
+    },
+    /// Units came back to the warehouse.
+    StockReturned {
+        /// How many.
+        quantity: i64,
+        /// The hold that they were sold by.
+        hold_id: Option<HoldId>,
+        /// Why.
+        reason: Text,
+        /// The caller's document.
+        reference: Option<Text>,
+        /// Who.
+        actor: Text,
+        /// What the command id stands for.
+        fingerprint: Fingerprint,
+    },
+    /// A payment has to be given back; nothing moved.
+    RefundRequired {
+        /// The payment.
+        payment_ref: Text,
+        /// Why.
+        reason: Text,
+        /// What the command id stands for.
+        fingerprint: Fingerprint,
+    },
     /// The command was in the wrong lane; a copy goes to its own.
     CommandForwarded {
         /// The lane where it belongs.
@@ -160,6 +205,12 @@ impl EventBody {
             Self::CommandForwarded { .. } => "CommandForwarded",
             Self::OffsetsSkipped => "OffsetsSkipped",
             Self::CommandRefused { .. } => "CommandRefused",
+            Self::PaymentBegun => "PaymentBegun",
+            Self::PaymentAborted { .. } => "PaymentAborted",
+            Self::HoldShipped { .. } => "HoldShipped",
+            Self::HoldUnallocated { .. } => "HoldUnallocated",
+            Self::StockReturned { .. } => "StockReturned",
+            Self::RefundRequired { .. } => "RefundRequired",
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     command::{Adjustment, Reserve},
     ids::HoldId,
     stock::SkuPolicy,
-    values::{Millis, Sku, Text},
+    values::{Millis, Quantity, Sku, Text},
 };
 
 /// The SHA-256 of what a key stands for.
@@ -81,6 +81,39 @@ impl Fingerprint {
         fields.text(reason.as_str());
         fields.optional(reference);
         fields.text(actor.as_str());
+        fields.finish()
+    }
+
+    /// Of a ReturnStock.
+    #[must_use]
+    pub fn of_return(
+        sku: &Sku,
+        quantity: Quantity,
+        hold_id: Option<HoldId>,
+        reason: &Text,
+        reference: Option<&Text>,
+        actor: &Text,
+    ) -> Self {
+        let mut fields = Fields::new("ReturnStock");
+        fields.text(sku.as_str());
+        fields.number(Some(quantity.units()));
+        match hold_id {
+            Some(hold_id) => fields.bytes(hold_id.uuid().as_bytes()),
+            None => fields.absent(),
+        }
+        fields.text(reason.as_str());
+        fields.optional(reference);
+        fields.text(actor.as_str());
+        fields.finish()
+    }
+
+    /// Of a RequireRefund.
+    #[must_use]
+    pub fn of_refund(hold_id: HoldId, payment_ref: &Text, reason: &Text) -> Self {
+        let mut fields = Fields::new("RequireRefund");
+        fields.bytes(hold_id.uuid().as_bytes());
+        fields.text(payment_ref.as_str());
+        fields.text(reason.as_str());
         fields.finish()
     }
 

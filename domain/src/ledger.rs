@@ -9,10 +9,10 @@ use crate::{
     command::Source,
     event::{Event, EventBody, EventLine, HoldTerms},
     fingerprint::Fingerprint,
-    hold::{HoldState, Step},
+    hold::{HoldState, Payment, Step},
     ids::HoldId,
     stock::Stock,
-    values::{Key, Millis, Sku, Tenant, UserId},
+    values::{Key, Millis, Sku, Tenant, Text, UserId},
 };
 
 /// A hold with its lines.
@@ -63,26 +63,28 @@ pub struct Ledger {
 /// How one line's counters moved.
 #[derive(Clone, Copy)]
 struct Move {
+    on_hand: i64,
     held: i64,
     allocated: i64,
     counted: i64,
 }
 
-const TAKE: Move = Move {
-    held: 1,
-    allocated: 0,
-    counted: 1,
-};
-const GIVE_BACK: Move = Move {
-    held: -1,
-    allocated: 0,
-    counted: -1,
-};
-const ALLOCATE: Move = Move {
-    held: -1,
-    allocated: 1,
-    counted: 0,
-};
+impl Move {
+    const fn of(on_hand: i64, held: i64, allocated: i64, counted: i64) -> Self {
+        Self {
+            on_hand,
+            held,
+            allocated,
+            counted,
+        }
+    }
+}
+
+const TAKE: Move = Move::of(0, 1, 0, 1);
+const GIVE_BACK: Move = Move::of(0, -1, 0, -1);
+const ALLOCATE: Move = Move::of(0, -1, 1, 0);
+const SHIP: Move = Move::of(-1, 0, -1, 0);
+const UNALLOCATE: Move = Move::of(0, 0, -1, -1);
 
 impl Ledger {
     /// Takes a valid event into the picture.
@@ -103,25 +105,41 @@ impl Ledger {
     fn apply_body(&mut self, event: &Event) -> Result<(), String> {
         match &event.body {
             EventBody::HoldCreated => self.create(event),
-            EventBody::HoldConfirmed => self.end(event, Step::Confirm, ALLOCATE),
+            EventBody::HoldConfirmed => {
+                let payment = self.payment_in(event);
+                self.end(event, Step::Confirm(payment), ALLOCATE)
+            }
             EventBody::HoldCancelled => self.end(event, Step::Cancel, GIVE_BACK),
             EventBody::HoldExpired => self.end(event, Step::Expire, GIVE_BACK),
             EventBody::HoldExtended { fingerprint } => {
                 self.step_hold(event, Step::Extend)?;
                 self.remember(event, *fingerprint)
             }
+            EventBody::PaymentBegun => self.step_hold(event, Step::BeginPayment).map(drop),
+            EventBody::PaymentAborted { .. } => {
+                let payment = self.payment_in(event);
+                self.step_hold(event, Step::AbortPayment(payment)).map(drop)
+            }
+            EventBody::HoldShipped { .. } => self.end(event, Step::Ship, SHIP),
+            EventBody::HoldUnallocated { .. } => self.end(event, Step::Unallocate, UNALLOCATE),
             EventBody::StockAdjusted {
                 change, fingerprint, ..
             } => {
-                let line = only_line(event)?;
-                let stock = self.stock.entry((event.tenant.clone(), line.sku.clone())).or_default();
-                let expected = Stock {
-                    on_hand: stock.on_hand + change,
-                    version: stock.version + 1,
-                    ..*stock
-                };
-                *stock = expected;
-                agree(line, &expected)?;
+                self.adjust(event, *change)?;
+                self.remember(event, *fingerprint)
+            }
+            EventBody::StockReturned {
+                quantity, fingerprint, ..
+            } => {
+                self.adjust(event, *quantity)?;
+                self.remember(event, *fingerprint)
+            }
+            EventBody::RefundRequired {
+                payment_ref,
+                fingerprint,
+                ..
+            } => {
+                self.check_refund(event, payment_ref)?;
                 self.remember(event, *fingerprint)
             }
             EventBody::SkuConfigured { policy, fingerprint } => {
@@ -149,9 +167,9 @@ impl Ledger {
     fn create(&mut self, event: &Event) -> Result<(), String> {
         let (hold_id, terms) = hold_of(event)?;
         if let Some(known) = self.holds.get(&hold_id)
-            && known.terms.state == HoldState::Held
+            && !known.terms.state.is_final()
         {
-            return Err(format!("hold {hold_id} is already held"));
+            return Err(format!("hold {hold_id} is already {}", known.terms.state.name()));
         }
         let lines = event
             .lines
@@ -169,6 +187,47 @@ impl Ledger {
         self.move_lines(event, &terms.user_id, TAKE)
     }
 
+    fn adjust(&mut self, event: &Event, change: i64) -> Result<(), String> {
+        let line = only_line(event)?;
+        let stock = self.stock.entry((event.tenant.clone(), line.sku.clone())).or_default();
+        let expected = Stock {
+            on_hand: stock.on_hand + change,
+            version: stock.version + 1,
+            ..*stock
+        };
+        *stock = expected;
+        agree(line, &expected)
+    }
+
+    /// Whether the payment of an event is the one that its hold had before.
+    fn payment_in(&self, event: &Event) -> Payment {
+        let before = event.hold_id.and_then(|hold_id| self.holds.get(&hold_id));
+        let (before, now) = (before.map(|hold| &hold.terms), event.hold.as_ref());
+        match (before.and_then(|terms| terms.payment_ref.as_ref()), now) {
+            (Some(before), Some(now)) if Some(before) == now.payment_ref.as_ref() => Payment::Same,
+            (Some(_) | None, Some(_) | None) => Payment::Other,
+        }
+    }
+
+    /// I7: a payment that is served, or may be yet, is not given back.
+    fn check_refund(&self, event: &Event, payment_ref: &Text) -> Result<(), String> {
+        let hold = event.hold_id.and_then(|hold_id| self.holds.get(&hold_id));
+        let serves = |terms: &HoldTerms| {
+            terms.payment_ref.as_ref() == Some(payment_ref)
+                && matches!(
+                    terms.state,
+                    HoldState::Paying | HoldState::Confirmed | HoldState::Shipped
+                )
+        };
+        match hold {
+            Some(hold) if serves(&hold.terms) => Err(format!(
+                "a payment of a hold that is {} cannot be refunded",
+                hold.terms.state.name()
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     fn end(&mut self, event: &Event, step: Step, moved: Move) -> Result<(), String> {
         let user_id = self.step_hold(event, step)?;
         self.move_lines(event, &user_id, moved)
@@ -180,6 +239,7 @@ impl Ledger {
             .holds
             .get_mut(&hold_id)
             .ok_or_else(|| format!("hold {hold_id} was never created"))?;
+        check_clock(&hold.terms, step, terms, event.decided_at)?;
         let next = hold
             .terms
             .state
@@ -213,6 +273,7 @@ impl Ledger {
                 .get_mut(&key)
                 .ok_or_else(|| format!("SKU {} was never stocked", line.sku))?;
             let expected = Stock {
+                on_hand: stock.on_hand + moved.on_hand * line.quantity,
                 held: stock.held + moved.held * line.quantity,
                 allocated: stock.allocated + moved.allocated * line.quantity,
                 version: stock.version + 1,
@@ -249,17 +310,44 @@ impl Ledger {
         Ok(())
     }
 
-    /// Drops what a lane no longer remembers at log time `now`: holds that ended without a sale, command ids and
+    /// Drops what a lane no longer remembers at log time `now`: holds that nothing can change any more, command ids and
     /// sources, each `remember_ms` after its last change.
     pub fn forget(&mut self, now: Millis, remember_ms: Millis) {
         let keep = |at: Millis| at + remember_ms > now;
-        self.holds.retain(|_, hold| match hold.terms.state {
-            HoldState::Held | HoldState::Confirmed => true,
-            HoldState::Cancelled | HoldState::Expired | HoldState::Rejected => keep(hold.terms.changed_at),
-        });
+        self.holds
+            .retain(|_, hold| !hold.terms.state.is_final() || keep(hold.terms.changed_at));
         self.commands.retain(|_, remembered| keep(remembered.at));
         self.sources.retain(|_, at| keep(*at));
     }
+}
+
+/// Checks how a step sets the deadline, where it follows from what was before: a payment stops the hold's clock, and when
+/// it is aborted the clock goes on.
+fn check_clock(before: &HoldTerms, step: Step, after: &HoldTerms, now: Millis) -> Result<(), String> {
+    let remaining_ms = match step {
+        Step::BeginPayment => Some((before.expires_at - now).max(0)),
+        Step::Confirm(_)
+        | Step::Cancel
+        | Step::Expire
+        | Step::Extend
+        | Step::AbortPayment(_)
+        | Step::Ship
+        | Step::Unallocate => None,
+    };
+    if after.remaining_ms != remaining_ms {
+        return Err(format!(
+            "{remaining_ms:?} ms should remain of its time but the event says {:?}",
+            after.remaining_ms
+        ));
+    }
+    let goes_on = before.remaining_ms.unwrap_or(0) + now;
+    if matches!(step, Step::AbortPayment(_)) && after.expires_at != goes_on {
+        return Err(format!(
+            "its deadline should be {goes_on} but the event says {}",
+            after.expires_at
+        ));
+    }
+    Ok(())
 }
 
 fn hold_of(event: &Event) -> Result<(HoldId, &HoldTerms), String> {

@@ -20,7 +20,7 @@ pub use command::{Adjustment, Command, CommandBody, Policy, Reserve, Source};
 pub use event::{Event, EventBody, EventLine, HoldTerms, Shortage};
 pub use fingerprint::Fingerprint;
 pub use fold::{LaneState, Stamp, Verdict};
-pub use hold::HoldState;
+pub use hold::{HoldState, Payment};
 pub use ids::{EventId, HoldId};
 pub use lane::Lane;
 pub use ledger::{Contradiction, Ledger};

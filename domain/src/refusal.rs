@@ -53,6 +53,16 @@ reasons! {
     AlreadyConfirmed = "already_confirmed",
     /// The hold was cancelled.
     AlreadyCancelled = "already_cancelled",
+    /// The units of the hold have left the warehouse.
+    AlreadyShipped = "already_shipped",
+    /// The hold was paid, and given back before it was shipped.
+    AlreadyUnallocated = "already_unallocated",
+    /// The hold is not confirmed: there is nothing to ship or to take back.
+    NotConfirmed = "not_confirmed",
+    /// A payment of the hold is being made, and it is another, or the step has to wait for it.
+    PaymentInProgress = "payment_in_progress",
+    /// The payment that is to be aborted is not being made.
+    NotPaying = "not_paying",
     /// The hold expired; its units are back on sale.
     HoldExpired = "hold_expired",
     /// The stock on hand is not what the adjustment expected.

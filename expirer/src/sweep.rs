@@ -94,7 +94,7 @@ impl Sweep {
     /// Releases what has been due for long, oldest first.
     async fn overdue(&self, memory: &mut Memory) -> Result<(), sqlx::Error> {
         let query = "SELECT hold_id, tenant, expires_at FROM holds \
-                     WHERE state = 'held' AND expires_at < $1 AND (expires_at, hold_id) > ($2, $3) \
+                     WHERE state IN ('held', 'paying') AND expires_at < $1 AND (expires_at, hold_id) > ($2, $3) \
                      ORDER BY expires_at, hold_id LIMIT $4";
         let now = Instant::now();
         memory
@@ -140,8 +140,8 @@ impl Sweep {
             return Ok(());
         }
         let query = "SELECT hold_id, tenant, state, key_bits FROM holds \
-                     WHERE key_bits = ANY($1) AND state IN ('held', 'confirmed') \
-                     ORDER BY key_bits, tenant, state = 'confirmed' DESC, created_at, lane, attempt";
+                     WHERE key_bits = ANY($1) AND state IN ('held', 'paying', 'confirmed') \
+                     ORDER BY key_bits, tenant, state = 'confirmed' DESC, state = 'paying' DESC, created_at, lane, attempt";
         let keys: Vec<Uuid> = memory.suspects.iter().copied().collect();
         let rows = sqlx::query(query).bind(&keys).fetch_all(&self.pool).await?;
         let now = Instant::now();
@@ -153,13 +153,17 @@ impl Sweep {
         for row in &rows {
             let key: (Uuid, String) = (row.try_get("key_bits")?, row.try_get("tenant")?);
             if kept.as_ref() != Some(&key) {
-                kept = Some(key); // The first of its key stays: a confirmed one, else the earliest.
+                kept = Some(key); // The first of its key stays: a confirmed one, else one that is paying, else the earliest.
                 continue;
             }
-            if row.try_get::<&str, _>("state")? != "held" {
+            let state: &str = row.try_get("state")?;
+            if state == "confirmed" {
                 continue; // Paid twice: never ended by a machine.
             }
             memory.suspects.insert(key.0);
+            if state == "paying" {
+                continue; // Its payment decides first.
+            }
             let Some((hold_id, tenant)) = read_names(row)? else {
                 continue;
             };
@@ -181,7 +185,7 @@ impl Sweep {
         let Some(looked_at) = &mut memory.looked_at else {
             let all = "SELECT DISTINCT held.key_bits FROM holds AS held \
                        JOIN holds AS other ON other.key_bits = held.key_bits AND other.hold_id <> held.hold_id \
-                       AND other.state IN ('held', 'confirmed') WHERE held.state = 'held'";
+                       AND other.state IN ('held', 'paying', 'confirmed') WHERE held.state IN ('held', 'paying')";
             memory
                 .suspects
                 .extend(sqlx::query_scalar::<_, Uuid>(all).fetch_all(&self.pool).await?);
@@ -189,9 +193,9 @@ impl Sweep {
             return Ok(());
         };
         let new = "SELECT DISTINCT held.key_bits FROM stock_movements AS made \
-                   JOIN holds AS held ON held.hold_id = made.hold_id AND held.state = 'held' \
+                   JOIN holds AS held ON held.hold_id = made.hold_id AND held.state IN ('held', 'paying') \
                    JOIN holds AS other ON other.key_bits = held.key_bits AND other.hold_id <> held.hold_id \
-                   AND other.state IN ('held', 'confirmed') \
+                   AND other.state IN ('held', 'paying', 'confirmed') \
                    WHERE made.lane = $1 AND made.command_offset > $2 AND made.command_offset <= $3 \
                    AND made.kind = 'HoldCreated'";
         for (lane, head) in heads {

@@ -115,7 +115,12 @@ async fn decided(live: &Live, decided: &Decided) -> Answer {
         EventBody::HoldCancelled => hold(decided, StatusCode::OK, "cancelled"),
         EventBody::HoldExpired => hold(decided, StatusCode::OK, "expired"),
         EventBody::HoldExtended { .. } => hold(decided, StatusCode::OK, "extended"),
+        EventBody::PaymentBegun => hold(decided, StatusCode::OK, "payment_begun"),
+        EventBody::PaymentAborted { .. } => hold(decided, StatusCode::OK, "payment_aborted"),
+        EventBody::HoldShipped { .. } => hold(decided, StatusCode::OK, "shipped"),
+        EventBody::HoldUnallocated { .. } => hold(decided, StatusCode::OK, "unallocated"),
         EventBody::StockAdjusted { .. } => stock(live, decided, "adjusted").await,
+        EventBody::StockReturned { .. } => stock(live, decided, "returned").await,
         EventBody::SkuConfigured { .. } => stock(live, decided, "configured").await,
         EventBody::StockReplayed => {
             let mut response = stock(live, decided, "replayed").await?;
@@ -123,9 +128,11 @@ async fn decided(live: &Live, decided: &Decided) -> Answer {
             Ok(response)
         }
         EventBody::HoldRejected { .. } | EventBody::CommandRefused { .. } => Err(refusal(decided)),
-        EventBody::LaneOpened { .. } | EventBody::CommandForwarded { .. } | EventBody::OffsetsSkipped => {
-            Err(unexpected(event))
-        }
+        // Nobody asks for these over HTTP.
+        EventBody::RefundRequired { .. }
+        | EventBody::LaneOpened { .. }
+        | EventBody::CommandForwarded { .. }
+        | EventBody::OffsetsSkipped => Err(unexpected(event)),
     }
 }
 
@@ -223,6 +230,14 @@ fn refused(event: &Event, view: Option<&HoldView>, reason: Reason) -> String {
         (Reason::HoldNotFound, ..) => format!("there is no {hold}, or it is forgotten"),
         (Reason::AlreadyConfirmed, ..) => format!("{hold} is confirmed, with another payment or for good"),
         (Reason::AlreadyCancelled, ..) => format!("{hold} was cancelled"),
+        (Reason::AlreadyShipped, ..) => format!("{hold} has been shipped"),
+        (Reason::AlreadyUnallocated, ..) => format!("{hold} was paid and given back before it was shipped"),
+        (Reason::PaymentInProgress, Some(view), _) => format!(
+            "a payment of {hold} is being made; it ends at the latest at {}",
+            rfc3339::text(view.terms.expires_at)
+        ),
+        (Reason::NotConfirmed, ..) => format!("{hold} is not confirmed"),
+        (Reason::NotPaying, ..) => format!("{hold} is not being paid"),
         (Reason::HoldExpired, Some(view), _) => {
             format!("{hold} expired at {}", rfc3339::text(view.terms.expires_at))
         }
@@ -231,6 +246,7 @@ fn refused(event: &Event, view: Option<&HoldView>, reason: Reason) -> String {
             rfc3339::text(view.terms.created_at)
         ),
         (Reason::IdempotencyKeyReused, ..) => "the Idempotency-Key was used before with another body".to_owned(),
+        (Reason::UnknownSku, _, Some(line)) => format!("{} has never had stock or a policy", line.sku),
         (Reason::VersionConflict, _, Some(line)) => format!("{}: {} on hand", line.sku, line.on_hand),
         (Reason::StockCommitted, _, Some(line)) => format!(
             "{}: {} on hand, of which {} are held and {} sold",

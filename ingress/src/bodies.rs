@@ -31,7 +31,7 @@ pub struct HoldBody<'a> {
     /// Its id.
     #[schema(example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab")]
     hold_id: String,
-    /// pending, held, confirmed, cancelled, expired or rejected
+    /// pending, held, paying, confirmed, shipped, unallocated, cancelled, expired or rejected
     #[schema(example = "held")]
     state: &'static str,
     /// While it is pending: the offset of its command in its lane.
@@ -48,7 +48,7 @@ pub struct HoldBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime, example = "2026-11-22T08:05:00.123Z")]
     created_at: Option<String>,
-    /// Until when its units are kept.
+    /// Until when its units are kept; while it is paying, the latest end of the payment.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime, example = "2026-11-22T08:15:00.123Z")]
     expires_at: Option<String>,
@@ -63,10 +63,10 @@ pub struct HoldBody<'a> {
     /// The caller's own reference.
     #[serde(skip_serializing_if = "Option::is_none")]
     external_ref: Option<&'a str>,
-    /// The payment, once confirmed.
+    /// The payment that is being made or was tried last; once confirmed, the one that paid.
     #[serde(skip_serializing_if = "Option::is_none")]
     payment_ref: Option<&'a str>,
-    /// Why it was cancelled, or the code of its rejection.
+    /// Why it was cancelled or given back after it was paid, or the code of its rejection.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
     /// Every SKU that could not be held.

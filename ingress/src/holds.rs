@@ -146,7 +146,7 @@ pub async fn get_hold(State(app): State<Arc<App>>, HoldPath(hold_id): HoldPath, 
     params(
         ("user_id" = Option<String>, Query, description = "Only of this buyer"),
         ("sku" = Option<String>, Query, description = "Only with a line of this SKU"),
-        ("state" = Option<String>, Query, description = "Only in this state: held, confirmed, cancelled, expired or rejected"),
+        ("state" = Option<String>, Query, description = "Only in this state: held, paying, confirmed, shipped, unallocated, cancelled, expired or rejected"),
         ("limit" = Option<u32>, Query, description = "Holds on a page: 1 to 500, 50 when absent"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
     ),
@@ -155,8 +155,10 @@ pub async fn get_hold(State(app): State<Arc<App>>, HoldPath(hold_id): HoldPath, 
 pub async fn list_holds(State(app): State<Arc<App>>, params: Params) -> Answer {
     params.only(&["user_id", "sku", "state", "limit", "cursor"])?;
     let state = params.one("state")?.map(|name| {
-        HoldState::from_name(name)
-            .ok_or_else(|| Problem::invalid("state: must be held, confirmed, cancelled, expired or rejected"))
+        HoldState::from_name(name).ok_or_else(|| {
+            let names = HoldState::ALL.map(HoldState::name).join(", ");
+            Problem::invalid(format!("state: must be one of {names}"))
+        })
     });
     let filter = HoldFilter {
         tenant: tenant(),
@@ -282,7 +284,8 @@ async fn change(app: &App, hold_id: HoldId, body: CommandBody, key: Option<Key>,
 #[must_use]
 pub fn ended(view: &HoldView) -> Option<Problem> {
     let reason = match view.terms.state {
-        HoldState::Held | HoldState::Confirmed => return None,
+        HoldState::Held | HoldState::Paying | HoldState::Confirmed | HoldState::Shipped => return None,
+        HoldState::Unallocated => Reason::AlreadyUnallocated,
         HoldState::Cancelled => Reason::AlreadyCancelled,
         HoldState::Expired => Reason::HoldExpired,
         HoldState::Rejected => Reason::HoldNotFound,

@@ -26,6 +26,7 @@ mod reads;
 mod recent;
 mod request;
 mod requests;
+mod returns;
 mod rfc3339;
 mod server;
 mod short_form;

@@ -314,17 +314,13 @@ impl Inner {
         }
     }
 
-    /// As the lanes remember: live and confirmed holds always, ended ones for a day of log time.
+    /// As the lanes remember: what can change always, what is final for a day of log time.
     fn is_remembered(&self, hold_id: HoldId) -> bool {
-        self.holds
-            .get(&hold_id)
-            .is_some_and(|(view, _)| match view.terms.state {
-                HoldState::Held | HoldState::Confirmed => true,
-                HoldState::Cancelled | HoldState::Expired => {
-                    view.terms.changed_at + limits::REMEMBER_MS_DEFAULT > self.log_time
-                }
-                HoldState::Rejected => false,
-            })
+        self.holds.get(&hold_id).is_some_and(|(view, _)| {
+            let terms = &view.terms;
+            terms.state != HoldState::Rejected
+                && (!terms.state.is_final() || terms.changed_at + limits::REMEMBER_MS_DEFAULT > self.log_time)
+        })
     }
 
     fn take_hold(&mut self, view: &Arc<HoldView>, event_offset: i64) {

@@ -25,6 +25,7 @@ pub fn call_of(method: &Method, route: &str) -> &'static str {
         ("GET", "/v1/stock") => "list_stock",
         ("GET", "/v1/stock/{sku}") => "get_stock",
         ("POST", "/v1/stock/adjustments") => "adjust_stock",
+        ("POST", "/v1/stock/returns") => "return_stock",
         ("PUT", "/v1/skus/{sku}") => "configure_sku",
         ("POST", "/holds/reserve") => "short_reserve",
         ("POST", "/holds/confirm") => "short_confirm",

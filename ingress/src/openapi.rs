@@ -106,7 +106,7 @@ pub enum ClosedHold {
     /// `hold_not_found`
     #[response(status = 404, content_type = "application/problem+json")]
     NotFound(ProblemBody<'static>),
-    /// `already_confirmed`, `already_cancelled`, `hold_pending`
+    /// `payment_in_progress`, `already_confirmed`, `already_cancelled`, `already_shipped`, `already_unallocated`, `hold_pending`
     #[response(status = 409, content_type = "application/problem+json")]
     Ended(ProblemBody<'static>),
     /// `hold_expired`

@@ -102,6 +102,11 @@ fn status_of(reason: Reason) -> StatusCode {
         | Reason::HoldPending
         | Reason::AlreadyConfirmed
         | Reason::AlreadyCancelled
+        | Reason::AlreadyShipped
+        | Reason::AlreadyUnallocated
+        | Reason::NotConfirmed
+        | Reason::PaymentInProgress
+        | Reason::NotPaying
         | Reason::VersionConflict
         | Reason::StockCommitted
         | Reason::Stale
@@ -126,6 +131,11 @@ fn title_of(reason: Reason) -> &'static str {
         Reason::HoldPending => "The hold is not decided yet",
         Reason::AlreadyConfirmed => "The hold is confirmed",
         Reason::AlreadyCancelled => "The hold was cancelled",
+        Reason::AlreadyShipped => "The hold has been shipped",
+        Reason::AlreadyUnallocated => "The hold was paid and given back",
+        Reason::NotConfirmed => "The hold is not confirmed",
+        Reason::PaymentInProgress => "A payment of the hold is being made",
+        Reason::NotPaying => "The hold is not being paid",
         Reason::HoldExpired => "The hold has expired",
         Reason::VersionConflict => "The stock on hand is not what was expected",
         Reason::StockCommitted => "The units are held or sold",

@@ -115,7 +115,7 @@ fn ttl(seconds: Whole) -> Result<Millis, Invalid> {
     }
 }
 
-fn note(field: &'static str, text: Option<&str>) -> Result<Option<Text>, Invalid> {
+pub(crate) fn note(field: &'static str, text: Option<&str>) -> Result<Option<Text>, Invalid> {
     // An empty note says as much as none.
     text.filter(|text| !text.is_empty())
         .map(|text| Text::parse(field, text))

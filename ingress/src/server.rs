@@ -20,7 +20,7 @@ use crate::{
     openapi::Api,
     problem::{Code, Problem},
     request::BODY_MAX,
-    short_form, stock,
+    returns, short_form, stock,
 };
 
 fn calls() -> OpenApiRouter<Arc<App>> {
@@ -33,6 +33,7 @@ fn calls() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(stock::list_stock))
         .routes(routes!(stock::get_stock))
         .routes(routes!(stock::adjust_stock))
+        .routes(routes!(returns::return_stock))
         .routes(routes!(stock::configure_sku))
         .routes(routes!(short_form::short_reserve))
         .routes(routes!(short_form::short_confirm))

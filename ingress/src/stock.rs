@@ -6,7 +6,7 @@ use axum::{
     extract::State,
     http::{HeaderMap, StatusCode},
 };
-use domain::{CommandBody, Key, Sku, Stock, Text};
+use domain::{CommandBody, Invalid, Key, Sku, Stock, Text};
 
 use crate::{
     answer::{self, About},
@@ -188,10 +188,7 @@ pub async fn adjust_stock(
     JsonBody(body): JsonBody<AdjustRequest>,
 ) -> Answer {
     let asked = body.parse()?;
-    let actor = match headers.get("x-actor") {
-        Some(value) => Text::parse_some("X-Actor", value.to_str().unwrap_or_default())?,
-        None => Text::parse_some("actor", &app.options.actor)?,
-    };
+    let actor = actor(&app, &headers)?;
     let body = CommandBody::AdjustStock {
         sku: asked.sku.clone(),
         adjustment: asked.adjustment,
@@ -201,6 +198,17 @@ pub async fn adjust_stock(
         actor,
     };
     change(&app, asked.sku, body, key.or_made(), &manner).await
+}
+
+/// Who changes stock: whom the client names, else the option.
+///
+/// # Errors
+/// [`Invalid`] when the name is not allowed.
+pub fn actor(app: &App, headers: &HeaderMap) -> Result<Text, Invalid> {
+    match headers.get("x-actor") {
+        Some(value) => Text::parse_some("X-Actor", value.to_str().unwrap_or_default()),
+        None => Text::parse_some("actor", &app.options.actor),
+    }
 }
 
 /// Replace a SKU's policy; a new SKU is made
@@ -235,7 +243,11 @@ pub async fn configure_sku(
     change(&app, sku, body, key.or_made(), &manner).await
 }
 
-async fn change(app: &App, sku: Sku, body: CommandBody, key: Key, manner: &Manner) -> Answer {
+/// Asks for a change of one SKU, once by its key.
+///
+/// # Errors
+/// The problem, when the log says no or Kafka did not acknowledge.
+pub async fn change(app: &App, sku: Sku, body: CommandBody, key: Key, manner: &Manner) -> Answer {
     let live = app.live()?;
     let address = Address {
         lane: live.lane_of(&sku),

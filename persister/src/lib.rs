@@ -14,6 +14,7 @@
 mod lane;
 mod reader;
 mod rows;
+mod sales;
 mod supervise;
 mod watch;
 mod write;

@@ -50,6 +50,7 @@ pub(crate) struct MovementRow<'a> {
     pub(crate) reason: Option<&'a str>,
     pub(crate) reference: Option<&'a str>,
     pub(crate) actor: Option<&'a str>,
+    pub(crate) hold_id: Option<HoldId>,
 }
 
 /// An order: a hold that was confirmed.
@@ -58,6 +59,14 @@ pub(crate) struct OrderRow<'a> {
     pub(crate) hold_id: HoldId,
     pub(crate) terms: &'a HoldTerms,
     pub(crate) lines: String,
+}
+
+/// A payment that has to be given back.
+pub(crate) struct RefundRow<'a> {
+    pub(crate) event: &'a Event,
+    pub(crate) hold_id: HoldId,
+    pub(crate) payment_ref: &'a str,
+    pub(crate) reason: &'a str,
 }
 
 /// All that one transaction writes, but for the lane's own row.
@@ -72,6 +81,7 @@ pub(crate) struct Rows<'a> {
     pub(crate) sources: HashMap<&'a Source, i64>,
     pub(crate) movements: Vec<MovementRow<'a>>,
     pub(crate) orders: Vec<OrderRow<'a>>,
+    pub(crate) refunds: Vec<RefundRow<'a>>,
 }
 
 impl<'a> Rows<'a> {
@@ -95,6 +105,7 @@ impl<'a> Rows<'a> {
             + self.sources.len()
             + self.movements.len()
             + self.orders.len()
+            + self.refunds.len()
     }
 
     fn take(&mut self, decided: &'a Decided) {
@@ -135,28 +146,47 @@ impl<'a> Rows<'a> {
                 self.hold(event, None);
                 self.remember(event, *fingerprint);
             }
+            EventBody::PaymentBegun | EventBody::PaymentAborted { .. } => self.hold(event, None),
+            EventBody::HoldShipped { .. } => {
+                self.hold(event, None);
+                self.move_units(decided, |units| Change {
+                    on_hand: -units,
+                    allocated: -units,
+                    ..Change::default()
+                });
+            }
+            EventBody::HoldUnallocated { .. } => {
+                self.hold(event, None);
+                self.move_units(decided, |units| Change {
+                    allocated: -units,
+                    ..Change::default()
+                });
+            }
             EventBody::StockAdjusted {
-                change,
+                change: units,
+                fingerprint,
+                ..
+            }
+            | EventBody::StockReturned {
+                quantity: units,
+                fingerprint,
+                ..
+            } => {
+                self.remember(event, *fingerprint);
+                self.change_on_hand(decided, *units);
+            }
+            EventBody::RefundRequired {
+                payment_ref,
                 reason,
-                reference,
-                actor,
                 fingerprint,
             } => {
                 self.remember(event, *fingerprint);
-                for line in &event.lines {
-                    self.counters(event, line);
-                    self.movements.push(MovementRow {
-                        decided,
-                        line,
-                        change: Change {
-                            on_hand: *change,
-                            ..Change::default()
-                        },
-                        reason: Some(reason.as_str()),
-                        reference: reference.as_ref().map(AsRef::as_ref),
-                        actor: Some(actor.as_str()),
-                    });
-                }
+                self.refunds.extend(event.hold_id.map(|hold_id| RefundRow {
+                    event,
+                    hold_id,
+                    payment_ref: payment_ref.as_str(),
+                    reason: reason.as_str(),
+                }));
             }
             EventBody::SkuConfigured { policy, fingerprint } => {
                 self.remember(event, *fingerprint);
@@ -223,35 +253,88 @@ impl<'a> Rows<'a> {
 
     fn move_units(&mut self, decided: &'a Decided, change: impl Fn(i64) -> Change) {
         let event = &decided.event;
-        let terms = event.hold.as_ref();
         for line in &event.lines {
             self.counters(event, line);
-            if let Some(terms) = terms {
+            if let Some(terms) = &event.hold {
                 self.counted
                     .insert((&event.tenant, &line.sku, &terms.user_id), line.counted);
             }
-            let confirmed = matches!(event.body, EventBody::HoldConfirmed);
-            let note = |text: &'a Option<domain::Text>| text.as_ref().map(AsRef::as_ref);
-            self.movements.push(MovementRow {
-                decided,
-                line,
-                change: change(line.quantity),
-                reason: terms.and_then(|terms| note(&terms.reason)),
-                reference: terms.and_then(|terms| {
-                    note(if confirmed {
-                        &terms.payment_ref
-                    } else {
-                        &terms.external_ref
-                    })
-                }),
-                actor: None,
-            });
+            self.movements.push(movement(decided, line, change(line.quantity)));
+        }
+    }
+
+    fn change_on_hand(&mut self, decided: &'a Decided, units: i64) {
+        let change = Change {
+            on_hand: units,
+            ..Change::default()
+        };
+        for line in &decided.event.lines {
+            self.counters(&decided.event, line);
+            self.movements.push(movement(decided, line, change));
         }
     }
 
     fn remember(&mut self, event: &'a Event, fingerprint: Fingerprint) {
         self.commands
             .insert((&event.tenant, &event.command_id), (fingerprint, event.decided_at));
+    }
+}
+
+/// A movement with what its event says of why, who, and by which document.
+fn movement<'a>(decided: &'a Decided, line: &'a EventLine, change: Change) -> MovementRow<'a> {
+    let event = &decided.event;
+    let terms = event.hold.as_ref();
+    let (mut hold_id, mut actor) = (event.hold_id, None);
+    let mut reason = terms.and_then(|terms| terms.reason.as_ref());
+    let mut reference = terms.and_then(|terms| terms.external_ref.as_ref());
+    match &event.body {
+        EventBody::HoldConfirmed => reference = terms.and_then(|terms| terms.payment_ref.as_ref()),
+        EventBody::HoldShipped { reference: shipment } => reference = Some(shipment),
+        EventBody::HoldUnallocated {
+            reason: why,
+            actor: who,
+        } => (reason, actor) = (Some(why), Some(who)),
+        EventBody::StockAdjusted {
+            reason: why,
+            reference: document,
+            actor: who,
+            ..
+        } => (reason, reference, actor) = (Some(why), document.as_ref(), Some(who)),
+        EventBody::StockReturned {
+            hold_id: sold_by,
+            reason: why,
+            reference: document,
+            actor: who,
+            ..
+        } => {
+            hold_id = *sold_by;
+            (reason, reference, actor) = (Some(why), document.as_ref(), Some(who));
+        }
+        // Hold events that say nothing beside their hold, and events that move nothing.
+        EventBody::HoldCreated
+        | EventBody::HoldCancelled
+        | EventBody::HoldExpired
+        | EventBody::HoldExtended { .. }
+        | EventBody::PaymentBegun
+        | EventBody::PaymentAborted { .. }
+        | EventBody::RefundRequired { .. }
+        | EventBody::LaneOpened { .. }
+        | EventBody::HoldRejected { .. }
+        | EventBody::HoldReplayed
+        | EventBody::StockReplayed
+        | EventBody::SkuConfigured { .. }
+        | EventBody::CommandForwarded { .. }
+        | EventBody::OffsetsSkipped
+        | EventBody::CommandRefused { .. } => {}
+    }
+    MovementRow {
+        decided,
+        line,
+        change,
+        reason: reason.map(AsRef::as_ref),
+        reference: reference.map(AsRef::as_ref),
+        actor: actor.map(AsRef::as_ref),
+        hold_id,
     }
 }
 

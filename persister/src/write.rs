@@ -12,6 +12,7 @@ use crate::{
     lane::Fault,
     reader::{Batch, Decided},
     rows::{Rows, shortages_json},
+    sales,
 };
 
 /// Where a lane stands; its row is made when it has none: nothing of the lane is in the picture yet.
@@ -44,7 +45,8 @@ pub(crate) async fn batch(pool: &PgPool, lane: Lane, batch: &Batch) -> Result<u6
         write_counted(&mut transaction, lane, &rows).await?;
         write_remembered(&mut transaction, lane, &rows).await?;
         write_movements(&mut transaction, lane, &rows).await?;
-        write_orders(&mut transaction, lane, &rows).await?;
+        sales::write_orders(&mut transaction, lane, &rows).await?;
+        sales::write_refunds(&mut transaction, lane, &rows).await?;
         rows.count() + new.count
     };
     transaction.commit().await?;
@@ -132,7 +134,7 @@ async fn new_events(connection: &mut PgConnection, lane: i16, decided: &[Decided
 }
 
 /// A column of a set-based statement.
-fn column<R, T>(rows: impl Iterator<Item = R>, value: impl FnMut(R) -> T) -> Vec<T> {
+pub(crate) fn column<R, T>(rows: impl Iterator<Item = R>, value: impl FnMut(R) -> T) -> Vec<T> {
     rows.map(value).collect()
 }
 
@@ -179,17 +181,17 @@ async fn write_holds(connection: &mut PgConnection, lane: i16, rows: &Rows<'_>) 
     }
     let query = "INSERT INTO holds (hold_id, attempt, lane, tenant, state, user_id, idempotency_key, key_bits, \
          fingerprint, created_at, expires_at, changed_at, policy, external_ref, payment_ref, reason, reject_reason, \
-         shortages, command_offset) \
+         shortages, command_offset, remaining_ms) \
          SELECT hold_id, attempt, $1, tenant, state, user_id, idempotency_key, key_bits, fingerprint, created_at, \
-         expires_at, changed_at, policy, external_ref, payment_ref, reason, reject_reason, shortages::jsonb, command_offset \
+         expires_at, changed_at, policy, external_ref, payment_ref, reason, reject_reason, shortages::jsonb, command_offset, remaining_ms \
          FROM UNNEST($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::uuid[], $9::bytea[], \
          $10::bigint[], $11::bigint[], $12::bigint[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], \
-         $18::text[], $19::bigint[]) AS new (hold_id, attempt, tenant, state, user_id, idempotency_key, key_bits, \
+         $18::text[], $19::bigint[], $20::bigint[]) AS new (hold_id, attempt, tenant, state, user_id, idempotency_key, key_bits, \
          fingerprint, created_at, expires_at, changed_at, policy, external_ref, payment_ref, reason, reject_reason, \
-         shortages, command_offset) \
+         shortages, command_offset, remaining_ms) \
          ON CONFLICT (hold_id, attempt) DO UPDATE SET state = EXCLUDED.state, expires_at = EXCLUDED.expires_at, \
          changed_at = EXCLUDED.changed_at, payment_ref = EXCLUDED.payment_ref, reason = EXCLUDED.reason, \
-         command_offset = EXCLUDED.command_offset";
+         command_offset = EXCLUDED.command_offset, remaining_ms = EXCLUDED.remaining_ms";
     let holds = || rows.holds.iter();
     let terms = || rows.holds.values().map(|row| row.terms);
     sqlx::query(query)
@@ -220,6 +222,7 @@ async fn write_holds(connection: &mut PgConnection, lane: i16, rows: &Rows<'_>) 
             row.rejection.map(|(_, shortages)| shortages_json(shortages))
         }))
         .bind(column(holds(), |(_, row)| row.command_offset))
+        .bind(column(terms(), |terms| terms.remaining_ms))
         .execute(connection)
         .await?;
     Ok(())
@@ -348,36 +351,8 @@ async fn write_movements(connection: &mut PgConnection, lane: i16, rows: &Rows<'
         .bind(column(movements(), |row| row.reason))
         .bind(column(movements(), |row| row.reference))
         .bind(column(movements(), |row| row.actor))
-        .bind(column(events(), |event| event.hold_id.map(|hold_id| hold_id.uuid())))
+        .bind(column(movements(), |row| row.hold_id.map(|hold_id| hold_id.uuid())))
         .bind(column(events(), |event| event.decided_at))
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-async fn write_orders(connection: &mut PgConnection, lane: i16, rows: &Rows<'_>) -> Result<(), sqlx::Error> {
-    if rows.orders.is_empty() {
-        return Ok(());
-    }
-    let query = "INSERT INTO orders (hold_id, lane, tenant, user_id, lines, payment_ref, external_ref, event_id, ordered_at) \
-         SELECT hold_id, $1, tenant, user_id, lines::jsonb, payment_ref, external_ref, event_id, ordered_at \
-         FROM UNNEST($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::uuid[], $9::bigint[]) \
-         AS new (hold_id, tenant, user_id, lines, payment_ref, external_ref, event_id, ordered_at) ON CONFLICT DO NOTHING";
-    let orders = || rows.orders.iter();
-    sqlx::query(query)
-        .bind(lane)
-        .bind(column(orders(), |row| row.hold_id.uuid()))
-        .bind(column(orders(), |row| row.event.tenant.as_str()))
-        .bind(column(orders(), |row| row.terms.user_id.as_str()))
-        .bind(column(orders(), |row| row.lines.as_str()))
-        .bind(column(orders(), |row| {
-            row.terms.payment_ref.as_ref().map(AsRef::<str>::as_ref)
-        }))
-        .bind(column(orders(), |row| {
-            row.terms.external_ref.as_ref().map(AsRef::<str>::as_ref)
-        }))
-        .bind(column(orders(), |row| row.event.event_id.uuid()))
-        .bind(column(orders(), |row| row.event.decided_at))
         .execute(connection)
         .await?;
     Ok(())

@@ -9,7 +9,7 @@ use crate::{
     scripts::{LaneRedis, Step},
     tail::Tail,
 };
-use domain::{Event, HoldState, Lane, LaneState, Ledger, Verdict};
+use domain::{Event, Lane, LaneState, Ledger, Verdict};
 use plumbing::{
     kafka::consumer::{self, Reader},
     stop::Stop,
@@ -236,20 +236,17 @@ fn load(chunk: &mut Chunk<'_>, ledger: &Ledger, keys: &GenerationKeys, remember_
             keys.hold(*hold_id).as_bytes(),
             &cells::pack(&HoldCell::from(hold)),
         ])?;
-        match hold.terms.state {
-            HoldState::Held => {
-                let deadline = hold.terms.expires_at.to_string();
-                chunk.write(&[
-                    b"ZADD",
-                    keys.due().as_bytes(),
-                    deadline.as_bytes(),
-                    hold_id.to_string().as_bytes(),
-                ])?;
-            }
-            HoldState::Confirmed => {}
-            HoldState::Cancelled | HoldState::Expired | HoldState::Rejected => {
-                forget.push((hold.terms.changed_at + remember_ms, format!("hold:{hold_id}")));
-            }
+        let state = hold.terms.state;
+        if state.is_live() {
+            let deadline = hold.terms.expires_at.to_string();
+            chunk.write(&[
+                b"ZADD",
+                keys.due().as_bytes(),
+                deadline.as_bytes(),
+                hold_id.to_string().as_bytes(),
+            ])?;
+        } else if state.is_final() {
+            forget.push((hold.terms.changed_at + remember_ms, format!("hold:{hold_id}")));
         }
     }
     for ((tenant, command_id), remembered) in &ledger.commands {

@@ -42,6 +42,16 @@ pub struct HoldCell {
     pub reason: String,
     /// SKU and units, ascending by SKU.
     pub lines: Vec<(String, i64)>,
+    /// In milliseconds; [`NOT_PAYING`]: none. Cells of older versions end before it.
+    #[serde(default = "not_paying")]
+    pub remaining_ms: i64,
+}
+
+/// A cell's remaining time while no payment is made.
+pub const NOT_PAYING: i64 = -1;
+
+fn not_paying() -> i64 {
+    NOT_PAYING
 }
 
 /// A remembered command id.
@@ -99,6 +109,7 @@ impl From<&LedgerHold> for HoldCell {
                 .iter()
                 .map(|(sku, units)| (sku.to_string(), *units))
                 .collect(),
+            remaining_ms: terms.remaining_ms.unwrap_or(NOT_PAYING),
         }
     }
 }
@@ -122,6 +133,7 @@ impl TryFrom<HoldCell> for LedgerHold {
                 external_ref: note("external_ref", &cell.external_ref)?,
                 payment_ref: note("payment_ref", &cell.payment_ref)?,
                 reason: note("reason", &cell.reason)?,
+                remaining_ms: (cell.remaining_ms != NOT_PAYING).then_some(cell.remaining_ms),
             },
             lines: cell
                 .lines
@@ -234,5 +246,26 @@ fn note(field: &'static str, text: &str) -> Result<Option<Text>, Invalid> {
         Ok(None)
     } else {
         Text::parse(field, text).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A lane that an older version left is taken as it is.
+    #[test]
+    fn a_hold_of_an_older_version_is_one_that_is_not_paying() {
+        let older = (
+            ("held", 7, "default", "ann", "order-1", "00".repeat(32), 1_000, 2_000),
+            (1_000, "all_or_nothing", "", "", "", [("mug", 2)]),
+        );
+        // One array of fourteen, as the scripts of that version wrote it.
+        let mut packed = vec![0x9e];
+        packed.extend_from_slice(&pack(&older.0)[1..]);
+        packed.extend_from_slice(&pack(&older.1)[1..]);
+        let hold = read_hold(&packed).unwrap();
+        assert_eq!((hold.terms.state, hold.terms.remaining_ms), (HoldState::Held, None));
+        assert_eq!(read_hold(&pack(&HoldCell::from(&hold))).unwrap(), hold);
     }
 }

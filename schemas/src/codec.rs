@@ -195,9 +195,14 @@ fn resolve_body(value: Value, writer: Option<&Schema>, ours: &Schema, bodies: &[
         .position(|body| *body == name)
         .ok_or(DecodeError::NewerBody(name))?;
     let branch_schema = &ours.variants()[index];
-    let inner = inner
+    let inner = match inner
         .resolve(branch_schema)
-        .map_err(|error| malformed(error.to_string()))?;
+        .map_err(|error| malformed(error.to_string()))?
+    {
+        // A body without fields is a unit variant of the mirror, which serde reads from nothing.
+        Value::Record(fields) if fields.is_empty() => Value::Null,
+        inner => inner,
+    };
     Ok(Value::Union(
         u32::try_from(index).expect("a union has few branches"),
         Box::new(inner),
@@ -313,15 +318,23 @@ impl Codec {
         let Some(text) = self.registry.schema(id).await? else {
             return Ok(Learned::NoSuchSchema);
         };
+        self.teach(id, &text);
+        Ok(Learned::Schema)
+    }
+
+    /// Records of this id were written with this schema.
+    ///
+    /// # Panics
+    /// Never: no holder of the lock panics.
+    pub fn teach(&self, id: u32, text: &str) {
         for (parsed, readers) in [(&*COMMAND, &self.command_readers), (&*EVENT, &self.event_readers)] {
-            let reader = parsed.reader_of(&text);
+            let reader = parsed.reader_of(text);
             readers
                 .write()
                 .expect("no holder of this lock panics")
                 .entry(id)
                 .or_insert(reader);
         }
-        Ok(Learned::Schema)
     }
 }
 

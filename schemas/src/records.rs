@@ -31,10 +31,16 @@ pub enum CommandBody {
     Release(Release),
     AdjustStock(AdjustStock),
     ConfigureSku(ConfigureSku),
+    BeginPayment(BeginPayment),
+    AbortPayment(AbortPayment),
+    Ship(Ship),
+    Unallocate(Unallocate),
+    ReturnStock(ReturnStock),
+    RequireRefund(RequireRefund),
 }
 
 /// Branches of the command's `body` union that this version reads.
-pub const COMMAND_BODIES: [&str; 7] = [
+pub const COMMAND_BODIES: [&str; 13] = [
     "Reserve",
     "Confirm",
     "Cancel",
@@ -42,6 +48,12 @@ pub const COMMAND_BODIES: [&str; 7] = [
     "Release",
     "AdjustStock",
     "ConfigureSku",
+    "BeginPayment",
+    "AbortPayment",
+    "Ship",
+    "Unallocate",
+    "ReturnStock",
+    "RequireRefund",
 ];
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +115,50 @@ pub struct ConfigureSku {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BeginPayment {
+    pub hold_id: String,
+    pub payment_ref: String,
+    pub cap_ms: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AbortPayment {
+    pub hold_id: String,
+    pub payment_ref: String,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ship {
+    pub hold_id: String,
+    pub reference: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unallocate {
+    pub hold_id: String,
+    pub reason: String,
+    pub actor: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReturnStock {
+    pub sku: String,
+    pub quantity: i64,
+    pub hold_id: Option<String>,
+    pub reason: String,
+    pub reference: Option<String>,
+    pub actor: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequireRefund {
+    pub hold_id: String,
+    pub payment_ref: String,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InventoryEvent {
     pub event_id: String,
     pub request_id: String,
@@ -134,6 +190,7 @@ pub struct HoldTerms {
     pub external_ref: Option<String>,
     pub payment_ref: Option<String>,
     pub reason: Option<String>,
+    pub remaining_ms: Option<i64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,10 +220,16 @@ pub enum EventBody {
     CommandForwarded(CommandForwarded),
     OffsetsSkipped,
     CommandRefused(CommandRefused),
+    PaymentBegun,
+    PaymentAborted(PaymentAborted),
+    HoldShipped(HoldShipped),
+    HoldUnallocated(HoldUnallocated),
+    StockReturned(StockReturned),
+    RefundRequired(RefundRequired),
 }
 
 /// Branches of the event's `body` union that this version reads.
-pub const EVENT_BODIES: [&str; 14] = [
+pub const EVENT_BODIES: [&str; 20] = [
     "LaneOpened",
     "HoldCreated",
     "HoldRejected",
@@ -181,6 +244,12 @@ pub const EVENT_BODIES: [&str; 14] = [
     "CommandForwarded",
     "OffsetsSkipped",
     "CommandRefused",
+    "PaymentBegun",
+    "PaymentAborted",
+    "HoldShipped",
+    "HoldUnallocated",
+    "StockReturned",
+    "RefundRequired",
 ];
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -235,4 +304,39 @@ pub struct CommandForwarded {
 pub struct CommandRefused {
     pub reason: String,
     pub message: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaymentAborted {
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldShipped {
+    pub reference: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldUnallocated {
+    pub reason: String,
+    pub actor: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StockReturned {
+    pub quantity: i64,
+    pub hold_id: Option<String>,
+    pub reason: String,
+    pub reference: Option<String>,
+    pub actor: String,
+    #[serde(with = "apache_avro::serde::bytes")]
+    pub fingerprint: Vec<u8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefundRequired {
+    pub payment_ref: String,
+    pub reason: String,
+    #[serde(with = "apache_avro::serde::bytes")]
+    pub fingerprint: Vec<u8>,
 }

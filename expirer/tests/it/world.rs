@@ -302,6 +302,7 @@ fn held(hold_id: HoldId, tenant: &str, expires_at: i64) -> LedgerHold {
             external_ref: None,
             payment_ref: None,
             reason: None,
+            remaining_ms: None,
         },
         lines: vec![(Sku::parse("A").unwrap(), 1)],
     }

@@ -225,13 +225,18 @@ fn home_of(command: &Command, lanes: u16) -> (Lane, String) {
             let first = &reserve.lines.as_slice()[0].sku; // A cart has at least one line.
             (Lane::of_sku(first, lanes), first.to_string())
         }
-        CommandBody::AdjustStock { sku, .. } | CommandBody::ConfigureSku { sku, .. } => {
-            (Lane::of_sku(sku, lanes), sku.to_string())
-        }
+        CommandBody::AdjustStock { sku, .. }
+        | CommandBody::ConfigureSku { sku, .. }
+        | CommandBody::ReturnStock { sku, .. } => (Lane::of_sku(sku, lanes), sku.to_string()),
         CommandBody::Confirm { hold_id, .. }
         | CommandBody::Cancel { hold_id, .. }
         | CommandBody::Extend { hold_id, .. }
-        | CommandBody::Release { hold_id, .. } => (hold_id.lane(), hold_id.to_string()),
+        | CommandBody::Release { hold_id, .. }
+        | CommandBody::BeginPayment { hold_id, .. }
+        | CommandBody::AbortPayment { hold_id, .. }
+        | CommandBody::Ship { hold_id, .. }
+        | CommandBody::Unallocate { hold_id, .. }
+        | CommandBody::RequireRefund { hold_id, .. } => (hold_id.lane(), hold_id.to_string()),
     }
 }
 

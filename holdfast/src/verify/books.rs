@@ -273,12 +273,18 @@ fn changes_stock(body: &EventBody) -> bool {
         | EventBody::HoldConfirmed
         | EventBody::HoldCancelled
         | EventBody::HoldExpired
+        | EventBody::HoldShipped { .. }
+        | EventBody::HoldUnallocated { .. }
         | EventBody::StockAdjusted { .. }
+        | EventBody::StockReturned { .. }
         | EventBody::SkuConfigured { .. } => true,
         EventBody::LaneOpened { .. }
         | EventBody::HoldRejected { .. }
         | EventBody::HoldExtended { .. }
         | EventBody::HoldReplayed
+        | EventBody::PaymentBegun
+        | EventBody::PaymentAborted { .. }
+        | EventBody::RefundRequired { .. }
         | EventBody::StockReplayed
         | EventBody::CommandForwarded { .. }
         | EventBody::OffsetsSkipped

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::Context as _;
-use domain::{HoldId, HoldState, Key, Lane, Millis, Sku, Tenant, UserId, ledger::LedgerHold};
+use domain::{HoldId, Key, Lane, Millis, Sku, Tenant, UserId, ledger::LedgerHold};
 use redis::{Pipeline, Value};
 use schemas::{cells, keys::GenerationKeys};
 
@@ -262,10 +262,7 @@ fn hold_problem(
     log: Option<&LedgerHold>,
     may_be_gone: impl Fn(Millis) -> bool,
 ) -> Option<String> {
-    let ended = |hold: &LedgerHold| match hold.terms.state {
-        HoldState::Held | HoldState::Confirmed => false,
-        HoldState::Cancelled | HoldState::Expired | HoldState::Rejected => true,
-    };
+    let ended = |hold: &LedgerHold| hold.terms.state.is_final();
     let redis = match cell.map(cells::read_hold).transpose() {
         Ok(redis) => redis,
         Err(invalid) => return Some(invalid.to_string()),
@@ -284,7 +281,7 @@ fn hold_problem(
         (Some(_) | None, Some(_) | None) => {}
     }
     let deadline = log
-        .filter(|hold| hold.terms.state == HoldState::Held)
+        .filter(|hold| hold.terms.state.is_live())
         .map(|hold| hold.terms.expires_at);
     (due != deadline).then(|| format!("due at {due:?} in Redis, at {deadline:?} in the log"))
 }

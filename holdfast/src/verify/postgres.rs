@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Context as _;
-use domain::{HoldId, HoldState, Lane, Ledger, Millis, Sku, ledger::LedgerHold};
+use domain::{HoldId, Lane, Ledger, Millis, Sku, ledger::LedgerHold};
 use schemas::picture::{self, Checkpoint};
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -19,8 +19,10 @@ pub const EVERYTHING_MS: i64 = 10 * 366 * 24 * 60 * 60 * 1_000;
 /// What the rows of a lane say beside the picture itself.
 #[derive(Debug)]
 pub struct SideRows {
-    /// Orders by hold.
-    orders: HashMap<Uuid, OrderRow>,
+    /// Orders by hold and attempt.
+    orders: HashMap<(Uuid, i64), OrderRow>,
+    /// Refunds that are required, before the checkpoint.
+    refunds: i64,
     /// Sums of the movements before the checkpoint: on hand, held, allocated.
     movements: BTreeMap<(String, String), (i64, i64, i64)>,
     /// First event offset in `processed_events`, and how many there are before the checkpoint.
@@ -51,8 +53,8 @@ pub async fn load(pool: &PgPool, lane: Lane) -> anyhow::Result<Option<(Checkpoin
 /// Postgres does not answer.
 pub async fn load_side_rows(pool: &PgPool, lane: Lane, checkpoint: &Checkpoint) -> anyhow::Result<SideRows> {
     let number = i16::try_from(lane.number()).expect("a lane has twelve bits");
-    let orders: Vec<(Uuid, String, Option<String>, String, Uuid)> = sqlx::query_as(
-        "SELECT hold_id, user_id, payment_ref, \
+    let orders: Vec<(Uuid, i64, String, Option<String>, String, Uuid)> = sqlx::query_as(
+        "SELECT hold_id, attempt, user_id, payment_ref, \
                 (SELECT string_agg((line->>'sku') || ' x ' || (line->>'quantity'), ', ' ORDER BY line->>'sku' COLLATE \"C\") \
                    FROM jsonb_array_elements(lines) AS line), event_id \
            FROM orders WHERE lane = $1",
@@ -75,17 +77,23 @@ pub async fn load_side_rows(pool: &PgPool, lane: Lane, checkpoint: &Checkpoint) 
     .bind(checkpoint.next_event_offset)
     .fetch_one(pool)
     .await?;
+    let refunds = sqlx::query_scalar("SELECT count(*) FROM required_refunds WHERE lane = $1 AND command_offset <= $2")
+        .bind(number)
+        .bind(checkpoint.state.last_command_offset)
+        .fetch_one(pool)
+        .await?;
     Ok(SideRows {
+        refunds,
         orders: orders
             .into_iter()
-            .map(|(hold_id, user_id, payment_ref, lines, event_id)| {
+            .map(|(hold_id, attempt, user_id, payment_ref, lines, event_id)| {
                 let row = OrderRow {
                     user_id,
                     payment_ref,
                     lines,
                     command_offset: command_of(event_id),
                 };
-                (hold_id, row)
+                ((hold_id, attempt), row)
             })
             .collect(),
         movements: movements
@@ -162,6 +170,13 @@ pub fn compare(
 /// Compares the side rows with the log read up to the same checkpoint.
 pub fn compare_side_rows(side: &SideRows, pages: &Pages, whole: bool, differences: &mut Differences) {
     compare_orders(side, pages, differences);
+    let refunds = pages.events.get("RefundRequired").copied().unwrap_or_default();
+    if whole && u64::try_from(side.refunds) != Ok(refunds) {
+        differences.note(
+            Place::Postgres,
+            format!("{} required refunds in Postgres, {refunds} in the log", side.refunds),
+        );
+    }
     for ((tenant, sku), stock) in &pages.ledger.stock {
         let counters = (stock.on_hand, stock.held, stock.allocated);
         let key = (tenant.to_string(), sku.to_string());
@@ -191,10 +206,13 @@ pub fn compare_side_rows(side: &SideRows, pages: &Pages, whole: bool, difference
 }
 
 fn compare_orders(side: &SideRows, pages: &Pages, differences: &mut Differences) {
-    let confirmed = |hold: &LedgerHold| hold.terms.state == HoldState::Confirmed;
-    for (hold_id, hold) in pages.ledger.holds.iter().filter(|(_, hold)| confirmed(hold)) {
-        let Some(order) = side.orders.get(&hold_id.uuid()) else {
-            differences.note(Place::Postgres, format!("hold {hold_id} is confirmed and has no order"));
+    let sold = |hold: &LedgerHold| hold.terms.state.is_sold();
+    for (hold_id, hold) in pages.ledger.holds.iter().filter(|(_, hold)| sold(hold)) {
+        let Some(order) = side.orders.get(&(hold_id.uuid(), hold.terms.attempt)) else {
+            differences.note(
+                Place::Postgres,
+                format!("hold {hold_id} was confirmed and has no order"),
+            );
             continue;
         };
         let payment_ref = hold.terms.payment_ref.as_ref().map(ToString::to_string);
@@ -208,11 +226,14 @@ fn compare_orders(side: &SideRows, pages: &Pages, differences: &mut Differences)
     }
     // An order that came after the checkpoint belongs to a hold that was confirmed after it.
     let decided = pages.state.last_command_offset;
-    for (hold_id, _) in side.orders.iter().filter(|(_, order)| order.command_offset <= decided) {
+    for ((hold_id, attempt), _) in side.orders.iter().filter(|(_, order)| order.command_offset <= decided) {
         let known = HoldId::parse(&hold_id.to_string())
             .ok()
             .and_then(|id| pages.ledger.holds.get(&id));
-        if !known.is_some_and(confirmed) {
+        // A sale that is over may have been followed by another hold of its key.
+        let was_confirmed =
+            |hold: &LedgerHold| hold.terms.attempt > *attempt || (hold.terms.attempt == *attempt && sold(hold));
+        if !known.is_some_and(was_confirmed) {
             differences.note(
                 Place::Postgres,
                 format!("there is an order of hold {hold_id}, which the log never confirmed"),

@@ -237,7 +237,7 @@ async fn differences_of_postgres_are_found_each() {
     for words in [
         format!("stock of default/{a}"),
         format!("hold {}", hold_of(&a, "held")),
-        format!("hold {} is confirmed and has no order", hold_of(&a, "paid")),
+        format!("hold {} was confirmed and has no order", hold_of(&a, "paid")),
         format!("units of default/{a} that ann has"),
         "the lane's state at event".to_owned(),
         "processed events in Postgres".to_owned(),

@@ -243,7 +243,7 @@ fn redis_flushed_while_nobody_asks_is_rebuilt_all_the_same() {
 }
 
 /// As FLUSHALL does, but only this world's keys: others use the same Redis. One script, so that none survives.
-fn flush(world: &World) {
+pub fn flush(world: &World) {
     let client = redis::Client::open(world.connections.redis_url.expose()).expect("a URL");
     let mut connection = client.get_connection().expect("Redis answers");
     let _: () = redis::Script::new("for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end")

@@ -15,6 +15,7 @@ mod documentation;
 mod input;
 mod newer;
 mod outages;
+mod paying;
 mod sale;
 mod seen;
 mod transactions;

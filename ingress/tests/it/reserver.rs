@@ -69,6 +69,7 @@ impl Asked {
             external_ref: reserve.external_ref.clone(),
             payment_ref: None,
             reason: None,
+            remaining_ms: None,
         }
     }
 

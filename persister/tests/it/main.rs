@@ -67,12 +67,13 @@ async fn rows_are_the_fold_of_the_valid_events() {
     let short = 60_000;
     assert_eq!(world.ledger(shop.lane, short).await, remembered(&shop, short));
     assert_eq!(world.count("processed_events").await, valid);
-    let confirmed = shop
-        .ledger
-        .holds
-        .values()
-        .filter(|hold| hold.terms.state == HoldState::Confirmed);
+    let confirmed = shop.ledger.holds.values().filter(|hold| hold.terms.state.is_sold());
     assert_eq!(world.count("orders").await, confirmed.count() as i64);
+    assert_eq!(world.count("required_refunds").await, shop.refunds);
+    for state in HoldState::ALL.into_iter().filter(|state| *state != HoldState::Rejected) {
+        let met = shop.ledger.holds.values().any(|hold| hold.terms.state == state);
+        assert!(met, "the story has a hold that is {}", state.name());
+    }
     let checkpoint = picture::checkpoint(&world.pool, shop.lane).await.unwrap().unwrap();
     assert_eq!(checkpoint.state.last_command_offset, shop.last);
     assert_eq!(checkpoint.state.epoch, shop.epoch);

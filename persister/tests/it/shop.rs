@@ -3,7 +3,8 @@
 
 use domain::{
     Event, EventBody, EventId, EventLine, Fingerprint, HoldId, HoldState, HoldTerms, Key, Lane, Ledger, Policy, Reason,
-    Shortage, Sku, SkuPolicy, Source, Stock, Tenant, Text, UserId, hold::Step,
+    Shortage, Sku, SkuPolicy, Source, Stock, Tenant, Text, UserId,
+    hold::{Payment, Step},
 };
 use uuid::Uuid;
 
@@ -14,6 +15,7 @@ pub struct Shop {
     pub last: i64,
     pub now: i64,
     pub decided_at: i64,
+    pub refunds: i64,
     random: u64,
 }
 
@@ -38,6 +40,7 @@ impl Shop {
             last: -1,
             now: 1_800_000_000_000,
             decided_at: 0,
+            refunds: 0,
             random: seed,
         }
     }
@@ -205,34 +208,99 @@ impl Shop {
             external_ref: Some(text("cart, \"quoted\" {1}")),
             payment_ref: None,
             reason: None,
+            remaining_ms: None,
         });
         self.decide(event)
     }
 
-    /// A step of a held hold.
+    pub fn take_back(&mut self, sku: Sku, quantity: i64, hold_id: Option<HoldId>) -> Event {
+        let mut stock = self.stock(&sku);
+        stock.on_hand += quantity;
+        stock.version += 1;
+        let body = EventBody::StockReturned {
+            quantity,
+            hold_id,
+            reason: text("too small"),
+            reference: None,
+            actor: text("anna"),
+            fingerprint: Fingerprint::from_bytes(&[5; 32]).unwrap(),
+        };
+        let event = self.event(body, vec![Self::line(sku, 0, 0, stock)]);
+        self.decide(event)
+    }
+
+    /// Money whose hold the lane does not know.
+    pub fn require_refund(&mut self) -> Event {
+        let body = EventBody::RefundRequired {
+            payment_ref: text("pay-9"),
+            reason: text("the hold had expired"),
+            fingerprint: Fingerprint::from_bytes(&[4; 32]).unwrap(),
+        };
+        let mut event = self.event(body, vec![]);
+        event.hold_id = Some(HoldId::of(self.lane, &tenant(), &Key::parse("key", "gone").unwrap()));
+        self.refunds += 1;
+        self.decide(event)
+    }
+
+    /// A hold in a state, by the dice.
+    fn any(&mut self, state: HoldState) -> Option<HoldId> {
+        let holds = self.ledger.holds.iter();
+        let mut in_state: Vec<HoldId> = holds
+            .filter(|(_, hold)| hold.terms.state == state)
+            .map(|(id, _)| *id)
+            .collect();
+        in_state.sort_unstable();
+        let sides = in_state.len() as u64;
+        (sides > 0).then(|| in_state[self.dice(sides) as usize])
+    }
+
+    /// A step of a hold that can take it.
     pub fn step(&mut self, hold_id: HoldId, step: Step) -> Event {
         let hold = self.ledger.holds[&hold_id].clone();
         let mut terms = hold.terms.clone();
         terms.state = terms.state.step(step, i64::MAX, 0).expect("the hold is held");
         terms.changed_at = self.now;
-        let (held, allocated, body) = match step {
-            Step::Confirm => {
-                terms.payment_ref = Some(text("pay-1"));
-                (-1, 1, EventBody::HoldConfirmed)
+        let before = hold.terms.remaining_ms;
+        terms.remaining_ms = None;
+        // On hand, held, allocated, counted.
+        let (moves, body) = match step {
+            Step::Confirm(_) => {
+                terms.payment_ref.get_or_insert(text("pay-1"));
+                ([0, -1, 1, 0], EventBody::HoldConfirmed)
             }
             Step::Cancel => {
                 terms.reason = Some(text("changed my mind"));
-                (-1, 0, EventBody::HoldCancelled)
+                ([0, -1, 0, -1], EventBody::HoldCancelled)
             }
             Step::Expire => {
                 self.now = self.now.max(terms.expires_at);
                 terms.changed_at = self.now;
-                (-1, 0, EventBody::HoldExpired)
+                ([0, -1, 0, -1], EventBody::HoldExpired)
             }
             Step::Extend => {
                 terms.expires_at += 60_000;
                 let fingerprint = Fingerprint::from_bytes(&[6; 32]).unwrap();
-                (0, 0, EventBody::HoldExtended { fingerprint })
+                ([0; 4], EventBody::HoldExtended { fingerprint })
+            }
+            Step::BeginPayment => {
+                terms.payment_ref = Some(text("pay-2"));
+                terms.remaining_ms = Some((terms.expires_at - self.now).max(0));
+                terms.expires_at = self.now + 30_000;
+                ([0; 4], EventBody::PaymentBegun)
+            }
+            Step::AbortPayment(_) => {
+                terms.expires_at = self.now + before.expect("it is paying");
+                let reason = text("card declined");
+                ([0; 4], EventBody::PaymentAborted { reason })
+            }
+            Step::Ship => {
+                let reference = text("parcel-5");
+                ([-1, 0, -1, 0], EventBody::HoldShipped { reference })
+            }
+            Step::Unallocate => {
+                let (reason, actor) = (text("refunded"), text("support"));
+                terms.reason = Some(reason.clone());
+                ([0, 0, -1, -1], EventBody::HoldUnallocated { reason, actor })
             }
         };
         let lines = hold
@@ -240,11 +308,11 @@ impl Shop {
             .iter()
             .map(|(sku, units)| {
                 let (mut stock, counted) = (self.stock(sku), self.counted(sku, &terms.user_id));
-                stock.held += held * units;
-                stock.allocated += allocated * units;
-                stock.version += (step != Step::Extend) as i64;
-                let given_back = matches!(step, Step::Cancel | Step::Expire) as i64;
-                Self::line(sku.clone(), *units, counted - given_back * units, stock)
+                stock.on_hand += moves[0] * units;
+                stock.held += moves[1] * units;
+                stock.allocated += moves[2] * units;
+                stock.version += i64::from(moves != [0; 4]);
+                Self::line(sku.clone(), *units, counted + moves[3] * units, stock)
             })
             .collect();
         let mut event = self.event(body, lines);
@@ -265,30 +333,15 @@ impl Shop {
     /// The decision on a random command.
     pub fn random(&mut self) -> Event {
         self.now += self.dice(3) as i64 * 1_000;
-        let held: Vec<HoldId> = {
-            let mut held: Vec<HoldId> = self
-                .ledger
-                .holds
-                .iter()
-                .filter(|(_, hold)| hold.terms.state == HoldState::Held)
-                .map(|(id, _)| *id)
-                .collect();
-            held.sort_unstable();
-            held
-        };
-        let any = if held.is_empty() {
-            None
-        } else {
-            let index = self.dice(held.len() as u64) as usize;
-            Some(held[index])
-        };
+        let (held, paying) = (self.any(HoldState::Held), self.any(HoldState::Paying));
+        let confirmed = self.any(HoldState::Confirmed);
         let one = sku(self.dice(5));
-        match (self.dice(12), any) {
-            (0, _) => {
+        match (self.dice(20), held.or(paying), paying, confirmed) {
+            (0, ..) => {
                 let change = 1 + self.dice(20) as i64;
                 self.adjust(one, change)
             }
-            (1, _) => {
+            (1, ..) => {
                 let safety_stock = self.dice(3) as i64;
                 let policy = SkuPolicy {
                     safety_stock,
@@ -296,11 +349,18 @@ impl Shop {
                 };
                 self.configure(one, policy)
             }
-            (2, Some(hold)) => self.step(hold, Step::Confirm),
-            (3, Some(hold)) => self.step(hold, Step::Cancel),
-            (4, Some(hold)) => self.step(hold, Step::Expire),
-            (5, Some(hold)) => self.step(hold, Step::Extend),
-            (6, _) => self.refuse(),
+            (2, Some(live), ..) => self.step(live, Step::Confirm(Payment::Same)),
+            (3, Some(live), ..) => self.step(live, Step::Expire),
+            (4, ..) if held.is_some() => self.step(held.unwrap(), Step::Cancel),
+            (5, ..) if held.is_some() => self.step(held.unwrap(), Step::Extend),
+            (6 | 7, ..) if held.is_some() => self.step(held.unwrap(), Step::BeginPayment),
+            (8, _, Some(paying), _) => self.step(paying, Step::AbortPayment(Payment::Same)),
+            (9, _, Some(paying), _) => self.step(paying, Step::Confirm(Payment::Same)),
+            (10, _, _, Some(sold)) => self.step(sold, Step::Ship),
+            (11, _, _, Some(sold)) => self.step(sold, Step::Unallocate),
+            (12, _, _, sold) => self.take_back(one, 2, sold),
+            (13, ..) => self.require_refund(),
+            (14, ..) => self.refuse(),
             _ => {
                 let first = self.dice(5);
                 let mut lines = vec![(sku(first), 1 + self.dice(3) as i64)];

@@ -11,9 +11,20 @@
 -- Shape: unpack, fence, read and decide, write, remember, reply. Nothing that can fail comes after the first write; a
 -- script error rolls nothing back, so the lane is marked `building` while it is written.
 local STATE, ATTEMPT, TENANT, USER, FINGERPRINT, EXPIRES, CHANGED, PAYMENT, REASON, LINES = 1, 2, 3, 4, 6, 8, 9, 12, 13, 14
-local CREATED = 7
+local CREATED, REMAINING = 7, 15
+local NOT_PAYING = -1
 local ON_HAND_MAX = 1000000000000
-local ENDS = { confirmed = 'already_confirmed', cancelled = 'already_cancelled', expired = 'hold_expired' }
+-- A hold's states (domain/src/hold.rs): those that a step may start from, those that `due` names, those never forgotten.
+local HELD, PAYING, CONFIRMED = { held = true }, { paying = true }, { confirmed = true }
+local LIVE = { held = true, paying = true }
+local KEPT = { held = true, paying = true, confirmed = true }
+-- Why a step that starts elsewhere is refused.
+local REFUSALS = { held = 'not_confirmed', paying = 'payment_in_progress', confirmed = 'already_confirmed',
+  shipped = 'already_shipped', unallocated = 'already_unallocated', cancelled = 'already_cancelled',
+  expired = 'hold_expired' }
+-- What an end does to the counters of each line, per unit: on hand, held, allocated, counted.
+local MOVES = { created = { 0, 1, 0, 1 }, confirmed = { 0, -1, 1, 0 }, cancelled = { 0, -1, 0, -1 },
+  expired = { 0, -1, 0, -1 }, shipped = { -1, 0, -1, 0 }, unallocated = { 0, 0, -1, -1 } }
 
 -- Unpack and fence.
 local batch = cmsgpack.unpack(ARGV[2])
@@ -87,7 +98,7 @@ local function hold_of(id, now)
     holds[id] = hold
   end
   local cell = hold.cell
-  if cell and cell[STATE] ~= 'held' and cell[STATE] ~= 'confirmed' and cell[CHANGED] + remember_ms <= now then
+  if cell and not KEPT[cell[STATE]] and cell[CHANGED] + remember_ms <= now then
     return hold, nil
   end
   return hold, cell
@@ -125,14 +136,16 @@ local function lines_of(cell)
   return lines
 end
 
--- Every line of a hold moves by so many of its units.
-local function move(cell, held, allocated, counted)
+-- Every line of a hold moves by its units.
+local function move(cell, moves)
+  local on_hand, held, allocated, counted = unpack(moves)
   for _, l in ipairs(cell[LINES]) do
     local name = cell[TENANT] .. '/' .. l[1]
     local stock, count = stock_of(name), count_of(name, cell[USER])
     if not stock.known then
       damage('stock of ' .. name .. ' is missing')
     end
+    stock.on_hand = stock.on_hand + on_hand * l[2]
     stock.held, stock.allocated = stock.held + held * l[2], stock.allocated + allocated * l[2]
     stock.version, stock.dirty = stock.version + 1, true
     if counted ~= 0 then
@@ -156,7 +169,8 @@ function decide.reserve(c, now)
   if known then
     return known[FINGERPRINT] == c[11] and replayed(known) or refused('idempotency_key_reused')
   end
-  local cell = { 'held', c[2], c[5], c[10], c[9], c[11], now, now + c[12], now, c[13], c[14], '', '', c[15] }
+  local cell = { 'held', c[2], c[5], c[10], c[9], c[11], now, now + c[12], now, c[13], c[14], '', '', c[15],
+    NOT_PAYING }
   local reason, shortages = busy and 'busy' or nil, {}
   for _, l in ipairs(c[15]) do
     local name = c[5] .. '/' .. l[1]
@@ -178,59 +192,68 @@ function decide.reserve(c, now)
     return { kind = 'rejected', hold = cell, lines = lines_of(cell), reason = reason, shortages = shortages }
   end
   hold.cell, hold.dirty, hold.due = cell, true, true
-  move(cell, 1, 0, 1)
+  move(cell, MOVES.created)
   return { kind = 'created', hold = cell, lines = lines_of(cell) }
 end
 
--- Ends a held hold, or says what it is instead.
-local function finish(c, now, state, held, allocated, counted)
+-- A refusal that shows the hold as it is.
+local function refused_of(reason, cell)
+  return { kind = 'refused', reason = reason, hold = cell, lines = lines_of(cell) }
+end
+
+-- Ends a hold, or its sale.
+local function finish(c, now, state)
   local hold, cell = hold_of(c[8], now)
-  cell[STATE], cell[CHANGED] = state, now
+  cell[STATE], cell[CHANGED], cell[REMAINING] = state, now, NOT_PAYING
   hold.dirty, hold.done = true, true
-  move(cell, held, allocated, counted)
-  if state ~= 'confirmed' then
+  move(cell, MOVES[state])
+  if not KEPT[state] then
     forget[#forget + 1] = cmsgpack.pack({ now + remember_ms, 'hold:' .. c[8] })
   end
   return { kind = state, hold = cell, lines = lines_of(cell) }
 end
 
--- The hold that a command names, or its refusal; `same` is the state that makes the command a repetition.
-local function held_hold(c, now, same)
+-- The hold that a command names if its state is one of `from`, else the answer; `same`: the states that make the command
+-- a repetition.
+local function hold_in(c, now, from, same)
   local _, cell = hold_of(c[8], now)
   if not cell or cell[TENANT] ~= c[5] then
     return nil, refused('hold_not_found')
-  end
-  if cell[STATE] == 'held' then
+  elseif from[cell[STATE]] then
     return cell
-  end
-  if cell[STATE] == same then
+  elseif same and same[cell[STATE]] then
     return nil, replayed(cell)
   end
-  return nil, { kind = 'refused', reason = ENDS[cell[STATE]], hold = cell, lines = lines_of(cell) }
+  return nil, refused_of(REFUSALS[cell[STATE]], cell)
+end
+
+-- Whether a hold's payment is the one that a command names.
+local function same_payment(c, now)
+  local _, cell = hold_of(c[8], now)
+  return cell ~= nil and cell[PAYMENT] == c[9]
 end
 
 function decide.confirm(c, now)
-  local _, known = hold_of(c[8], now)
-  local same_payment = known and known[PAYMENT] == c[9]
-  local cell, answer = held_hold(c, now, same_payment and 'confirmed' or nil)
+  local same = same_payment(c, now)
+  local cell, answer = hold_in(c, now, same and LIVE or HELD, same and { confirmed = true, shipped = true } or nil)
   if not cell then
     return answer
   end
   cell[PAYMENT] = c[9]
-  return finish(c, now, 'confirmed', -1, 1, 0)
+  return finish(c, now, 'confirmed')
 end
 
 function decide.cancel(c, now)
-  local cell, answer = held_hold(c, now, 'cancelled')
+  local cell, answer = hold_in(c, now, HELD, { cancelled = true })
   if not cell then
     return answer
   end
   cell[REASON] = c[9]
-  return finish(c, now, 'cancelled', -1, 0, -1)
+  return finish(c, now, 'cancelled')
 end
 
 function decide.release(c, now)
-  local cell, answer = held_hold(c, now, nil)
+  local cell, answer = hold_in(c, now, LIVE, nil)
   if not cell then
     return answer
   end
@@ -238,9 +261,83 @@ function decide.release(c, now)
     return refused('hold_not_found')
   end
   if now < cell[EXPIRES] then
-    return { kind = 'refused', reason = 'not_due', hold = cell, lines = lines_of(cell) }
+    return refused_of('not_due', cell)
   end
-  return finish(c, now, 'expired', -1, 0, -1)
+  return finish(c, now, 'expired')
+end
+
+-- The clock of a hold stands still while it is paying, until the payment's cap.
+function decide.begin_payment(c, now)
+  local cell, answer = hold_in(c, now, HELD, same_payment(c, now) and PAYING or nil)
+  if not cell then
+    return answer
+  end
+  -- Else payments that begin and fail would keep units for ever.
+  if now > cell[CREATED] + max_hold_ms then
+    return refused_of('lifetime_exceeded', cell)
+  end
+  cell[STATE], cell[PAYMENT], cell[REMAINING] = 'paying', c[9], math.max(0, cell[EXPIRES] - now)
+  cell[EXPIRES], cell[CHANGED] = now + c[10], now
+  holds[c[8]].dirty = true
+  return { kind = 'began', hold = cell, lines = lines_of(cell) }
+end
+
+function decide.abort_payment(c, now)
+  local same = same_payment(c, now)
+  local cell, answer = hold_in(c, now, LIVE, nil)
+  if not cell then
+    return answer
+  end
+  if cell[STATE] == 'held' then
+    return same and replayed(cell) or refused_of('not_paying', cell)
+  elseif not same then
+    return refused_of('payment_in_progress', cell)
+  end
+  cell[STATE], cell[EXPIRES], cell[CHANGED], cell[REMAINING] = 'held', now + cell[REMAINING], now, NOT_PAYING
+  holds[c[8]].dirty = true
+  return { kind = 'aborted', hold = cell, lines = lines_of(cell) }
+end
+
+function decide.ship(c, now)
+  local cell, answer = hold_in(c, now, CONFIRMED, { shipped = true })
+  if not cell then
+    return answer
+  end
+  return finish(c, now, 'shipped')
+end
+
+function decide.unallocate(c, now)
+  local cell, answer = hold_in(c, now, CONFIRMED, { unallocated = true })
+  if not cell then
+    return answer
+  end
+  cell[REASON] = c[9]
+  return finish(c, now, 'unallocated')
+end
+
+-- A payment whose hold is gone has to be given back: a fact, once by its command id, that moves nothing.
+function decide.require_refund(c, now)
+  local suffix = 'command:' .. c[5] .. '/' .. c[10]
+  local memory = memory_of(suffix, now)
+  if memory and memory[1] ~= c[11] then
+    return refused('idempotency_key_reused')
+  end
+  local _, cell = hold_of(c[8], now)
+  if cell and cell[TENANT] ~= c[5] then
+    cell = nil
+  end
+  if memory then
+    return cell and replayed(cell) or { kind = 'replayed' }
+  end
+  if cell and cell[PAYMENT] == c[9] then
+    if cell[STATE] == 'paying' then
+      return refused_of('payment_in_progress', cell)
+    elseif cell[STATE] == 'confirmed' or cell[STATE] == 'shipped' then
+      return refused_of('already_confirmed', cell)
+    end
+  end
+  remember(suffix, c[11], now)
+  return { kind = 'refund', hold = cell, lines = cell and lines_of(cell) }
 end
 
 function decide.extend(c, now)
@@ -250,12 +347,12 @@ function decide.extend(c, now)
     local _, known = hold_of(c[8], now)
     return memory[1] == c[11] and known and replayed(known) or refused('idempotency_key_reused')
   end
-  local cell, answer = held_hold(c, now, nil)
+  local cell, answer = hold_in(c, now, HELD, nil)
   if not cell then
     return answer
   end
   if now + c[9] > cell[CREATED] + max_hold_ms then
-    return { kind = 'refused', reason = 'lifetime_exceeded', hold = cell, lines = lines_of(cell) }
+    return refused_of('lifetime_exceeded', cell)
   end
   local hold = holds[c[8]]
   cell[EXPIRES], cell[CHANGED] = math.max(cell[EXPIRES], now + c[9]), now
@@ -301,6 +398,18 @@ function decide.adjust(c, now)
     local change = target - stock.on_hand
     stock.on_hand = target
     return { kind = 'adjusted', number = change }
+  end)
+end
+
+function decide.take_back(c, now)
+  return on_sku(c, now, c[10], c[11], function(stock)
+    if not stock.known then
+      return refused('unknown_sku')
+    elseif stock.on_hand + c[9] > ON_HAND_MAX then
+      return refused('invalid_request')
+    end
+    stock.on_hand = stock.on_hand + c[9]
+    return { kind = 'taken_back' }
   end)
 end
 
@@ -403,7 +512,7 @@ end
 for id, hold in pairs(holds) do
   if hold.dirty then
     redis.call('SET', base .. 'hold:' .. id, cmsgpack.pack(hold.cell))
-    if hold.cell[STATE] == 'held' then
+    if LIVE[hold.cell[STATE]] then
       redis.call('ZADD', due_key, int(hold.cell[EXPIRES]), id)
     elseif hold.done then
       redis.call('ZREM', due_key, id)
@@ -430,7 +539,7 @@ for _, packed in ipairs(old) do
   local cell = value and cmsgpack.unpack(value)
   if cell then
     local is_hold = string.sub(entry[2], 1, 5) == 'hold:'
-    local kept = is_hold and (cell[STATE] == 'held' or cell[STATE] == 'confirmed')
+    local kept = is_hold and KEPT[cell[STATE]]
     if not kept and (is_hold and cell[CHANGED] or cell[2]) + remember_ms <= log_time then
       redis.call('DEL', base .. entry[2])
     end

@@ -169,5 +169,51 @@ fn pack_command(out: &mut Writer, lane: Lane, entry: &Entry, command: &Command, 
                 &fingerprint_of(&command.body).expect("a policy has a fingerprint"),
             ));
         }
+        CommandBody::BeginPayment {
+            hold_id,
+            payment_ref,
+            cap_ms,
+        } => {
+            start(out, "begin_payment", 3);
+            out.text(&hold_id.to_string());
+            out.text(payment_ref.as_str());
+            out.number(*cap_ms);
+        }
+        CommandBody::AbortPayment {
+            hold_id, payment_ref, ..
+        } => {
+            start(out, "abort_payment", 2);
+            out.text(&hold_id.to_string());
+            out.text(payment_ref.as_str());
+        }
+        CommandBody::Ship { hold_id, .. } => {
+            start(out, "ship", 1);
+            out.text(&hold_id.to_string());
+        }
+        CommandBody::Unallocate { hold_id, reason, .. } => {
+            start(out, "unallocate", 2);
+            out.text(&hold_id.to_string());
+            out.text(reason.as_str());
+        }
+        CommandBody::ReturnStock { sku, quantity, .. } => {
+            start(out, "take_back", 4);
+            out.text(sku.as_str());
+            out.number(quantity.units());
+            out.text(command.command_id.as_str());
+            out.text(&cells::hex(
+                &fingerprint_of(&command.body).expect("a return has a fingerprint"),
+            ));
+        }
+        CommandBody::RequireRefund {
+            hold_id, payment_ref, ..
+        } => {
+            start(out, "require_refund", 4);
+            out.text(&hold_id.to_string());
+            out.text(payment_ref.as_str());
+            out.text(command.command_id.as_str());
+            out.text(&cells::hex(
+                &fingerprint_of(&command.body).expect("a refund has a fingerprint"),
+            ));
+        }
     }
 }

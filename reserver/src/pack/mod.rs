@@ -85,10 +85,34 @@ fn fingerprint_of(body: &CommandBody) -> Option<Fingerprint> {
             actor,
         )),
         CommandBody::ConfigureSku { sku, policy } => Some(Fingerprint::of_policy(sku, policy)),
+        CommandBody::ReturnStock {
+            sku,
+            quantity,
+            hold_id,
+            reason,
+            reference,
+            actor,
+        } => Some(Fingerprint::of_return(
+            sku,
+            *quantity,
+            *hold_id,
+            reason,
+            reference.as_ref(),
+            actor,
+        )),
+        CommandBody::RequireRefund {
+            hold_id,
+            payment_ref,
+            reason,
+        } => Some(Fingerprint::of_refund(*hold_id, payment_ref, reason)),
         CommandBody::Reserve(_)
         | CommandBody::Confirm { .. }
         | CommandBody::Cancel { .. }
-        | CommandBody::Release { .. } => None,
+        | CommandBody::Release { .. }
+        | CommandBody::BeginPayment { .. }
+        | CommandBody::AbortPayment { .. }
+        | CommandBody::Ship { .. }
+        | CommandBody::Unallocate { .. } => None,
     }
 }
 
@@ -106,11 +130,18 @@ pub fn lanes_of(body: &CommandBody, lanes: u16) -> Vec<Lane> {
             all.dedup();
             all
         }
-        CommandBody::AdjustStock { sku, .. } | CommandBody::ConfigureSku { sku, .. } => vec![Lane::of_sku(sku, lanes)],
+        CommandBody::AdjustStock { sku, .. }
+        | CommandBody::ConfigureSku { sku, .. }
+        | CommandBody::ReturnStock { sku, .. } => vec![Lane::of_sku(sku, lanes)],
         CommandBody::Confirm { hold_id, .. }
         | CommandBody::Cancel { hold_id, .. }
         | CommandBody::Extend { hold_id, .. }
-        | CommandBody::Release { hold_id, .. } => vec![hold_id.lane()],
+        | CommandBody::Release { hold_id, .. }
+        | CommandBody::BeginPayment { hold_id, .. }
+        | CommandBody::AbortPayment { hold_id, .. }
+        | CommandBody::Ship { hold_id, .. }
+        | CommandBody::Unallocate { hold_id, .. }
+        | CommandBody::RequireRefund { hold_id, .. } => vec![hold_id.lane()],
     }
 }
 

@@ -113,7 +113,12 @@ pub fn event(origin: Origin, entry: &Entry, packed: &[u8]) -> Result<Event, Mism
 pub fn subject(command: &Command, lane: Lane) -> String {
     match (&command.body, hold_in(command, lane)) {
         (_, Some(hold_id)) => hold_id.to_string(),
-        (CommandBody::AdjustStock { sku, .. } | CommandBody::ConfigureSku { sku, .. }, None) => sku.to_string(),
+        (
+            CommandBody::AdjustStock { sku, .. }
+            | CommandBody::ConfigureSku { sku, .. }
+            | CommandBody::ReturnStock { sku, .. },
+            None,
+        ) => sku.to_string(),
         (_, None) => String::new(),
     }
 }
@@ -191,6 +196,52 @@ fn body_of(entry: &Entry, command: Option<&Command>, outcome: &Outcome) -> Resul
             },
             _ => return Err("configured by another command".to_owned()),
         },
+        "began" => EventBody::PaymentBegun,
+        "aborted" => match command.map(|command| &command.body) {
+            Some(CommandBody::AbortPayment { reason, .. }) => EventBody::PaymentAborted { reason: reason.clone() },
+            _ => return Err("aborted by another command".to_owned()),
+        },
+        "shipped" => match command.map(|command| &command.body) {
+            Some(CommandBody::Ship { reference, .. }) => EventBody::HoldShipped {
+                reference: reference.clone(),
+            },
+            _ => return Err("shipped by another command".to_owned()),
+        },
+        "unallocated" => match command.map(|command| &command.body) {
+            Some(CommandBody::Unallocate { reason, actor, .. }) => EventBody::HoldUnallocated {
+                reason: reason.clone(),
+                actor: actor.clone(),
+            },
+            _ => return Err("unallocated by another command".to_owned()),
+        },
+        "taken_back" => match command.map(|command| &command.body) {
+            Some(CommandBody::ReturnStock {
+                quantity,
+                hold_id,
+                reason,
+                reference,
+                actor,
+                ..
+            }) => EventBody::StockReturned {
+                quantity: quantity.units(),
+                hold_id: *hold_id,
+                reason: reason.clone(),
+                reference: reference.clone(),
+                actor: actor.clone(),
+                fingerprint: fingerprint()?,
+            },
+            _ => return Err("taken back by another command".to_owned()),
+        },
+        "refund" => match command.map(|command| &command.body) {
+            Some(CommandBody::RequireRefund {
+                payment_ref, reason, ..
+            }) => EventBody::RefundRequired {
+                payment_ref: payment_ref.clone(),
+                reason: reason.clone(),
+                fingerprint: fingerprint()?,
+            },
+            _ => return Err("a refund by another command".to_owned()),
+        },
         "forwarded" => EventBody::CommandForwarded {
             to_lane: i32::try_from(outcome.number).map_err(|_| format!("lane {}", outcome.number))?,
         },
@@ -207,7 +258,9 @@ fn message_of(entry: &Entry, reason: Reason) -> Text {
     let text = match &entry.asked {
         Asked::Refused { message, .. } => return message.clone(),
         Asked::Command(command) => match (reason, &command.body) {
-            (Reason::InvalidRequest, CommandBody::AdjustStock { .. }) => "stock on hand must stay from 0 to 10^12",
+            (Reason::InvalidRequest, CommandBody::AdjustStock { .. } | CommandBody::ReturnStock { .. }) => {
+                "stock on hand must stay from 0 to 10^12"
+            }
             _ => "",
         },
         Asked::Misrouted(..) | Asked::Skip => "",

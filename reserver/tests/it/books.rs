@@ -140,13 +140,13 @@ impl Books {
         for (hold_id, hold) in &self.ledger.holds {
             let bytes: Option<Vec<u8>> = connection.get(keys.hold(*hold_id)).expect("Redis answers");
             let found: Option<LedgerHold> = bytes.map(|bytes| cells::read_hold(&bytes).expect("a hold"));
-            if hold.terms.state == domain::HoldState::Held || found.is_some() {
+            if !hold.terms.state.is_final() || found.is_some() {
                 assert_eq!(found.as_ref(), Some(hold), "{hold_id}");
             }
             let due: Option<i64> = connection
                 .zscore(keys.due(), hold_id.to_string())
                 .expect("Redis answers");
-            let expected = (hold.terms.state == domain::HoldState::Held).then_some(hold.terms.expires_at);
+            let expected = hold.terms.state.is_live().then_some(hold.terms.expires_at);
             assert_eq!(due, expected, "due of {hold_id}");
         }
         for ((tenant, sku, user_id), units) in &self.ledger.counted {
@@ -246,6 +246,63 @@ pub fn confirm(name: &str) -> CommandBody {
     CommandBody::Confirm {
         hold_id: hold_id(name),
         payment_ref: text("payment-1"),
+    }
+}
+
+pub fn confirm_by(name: &str, payment: &str) -> CommandBody {
+    CommandBody::Confirm {
+        hold_id: hold_id(name),
+        payment_ref: text(payment),
+    }
+}
+
+pub fn begin(name: &str, payment: &str, cap_ms: i64) -> CommandBody {
+    CommandBody::BeginPayment {
+        hold_id: hold_id(name),
+        payment_ref: text(payment),
+        cap_ms,
+    }
+}
+
+pub fn abort(name: &str, payment: &str) -> CommandBody {
+    CommandBody::AbortPayment {
+        hold_id: hold_id(name),
+        payment_ref: text(payment),
+        reason: text("card declined"),
+    }
+}
+
+pub fn ship(name: &str) -> CommandBody {
+    CommandBody::Ship {
+        hold_id: hold_id(name),
+        reference: text("parcel-1"),
+    }
+}
+
+pub fn unallocate(name: &str) -> CommandBody {
+    CommandBody::Unallocate {
+        hold_id: hold_id(name),
+        reason: text("refunded"),
+        actor: text("support"),
+    }
+}
+
+pub fn take_back(name: &str, units: i64) -> CommandBody {
+    CommandBody::ReturnStock {
+        sku: sku(name),
+        quantity: Quantity::parse(units).expect("a quantity"),
+        hold_id: None,
+        reason: text("too small"),
+        reference: None,
+        actor: text("warehouse"),
+    }
+}
+
+pub fn require_refund(name: &str, payment: &str) -> CommandBody {
+    CommandBody::RequireRefund {
+        hold_id: hold_id(name),
+        payment_ref: text(payment),
+        reason: text("the hold had expired"),
     }
 }
 

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use domain::{
-    Adjustment, Command, CommandBody, HoldId, HoldState, Key, Lane, Line, Lines, Policy, Quantity, Reason, Reserve,
-    Sku, SkuPolicy, Source, Tenant, UserId,
+    Adjustment, Command, CommandBody, HoldId, Key, Lane, Line, Lines, Policy, Quantity, Reason, Reserve, Sku,
+    SkuPolicy, Source, Tenant, UserId,
 };
 use proptest::prelude::*;
 use redis::Commands as _;
@@ -61,9 +61,21 @@ enum Ask {
         safety: i64,
         max: Option<i64>,
     },
+    Sale(Sale, u8, u8),
+    TakeBack(u8, i64),
     Misrouted,
     Malformed,
     Skip,
+}
+
+/// What may be asked of a hold that is paid for, by its name and a payment.
+#[derive(Debug, Clone, Copy)]
+enum Sale {
+    Begin(i64),
+    Abort,
+    Ship,
+    Unallocate,
+    Refund,
 }
 
 /// One command, and how it came.
@@ -101,6 +113,16 @@ enum Op {
     LoseHold(u8),
 }
 
+fn sale() -> impl Strategy<Value = Sale> {
+    prop_oneof![
+        4 => prop_oneof![1..5_000i64, Just(3_600_000)].prop_map(Sale::Begin),
+        2 => Just(Sale::Abort),
+        2 => Just(Sale::Ship),
+        1 => Just(Sale::Unallocate),
+        1 => Just(Sale::Refund),
+    ]
+}
+
 fn ask() -> impl Strategy<Value = Ask> {
     let name = 0..8u8;
     let units = prop_oneof![8 => -6..20i64, 1 => Just(1_000_000_000_000), 1 => Just(i64::from(i32::MAX))];
@@ -119,6 +141,8 @@ fn ask() -> impl Strategy<Value = Ask> {
         4 => (0..3u8, adjustment, prop::option::weighted(0.3, 0..20i64))
             .prop_map(|(sku, adjustment, expected)| Ask::Adjust { sku, adjustment, expected }),
         2 => (0..3u8, 0..3i64, prop::option::of(1..6i64)).prop_map(|(sku, safety, max)| Ask::Configure { sku, safety, max }),
+        9 => (sale(), 0..8u8, 0..2u8).prop_map(|(sale, name, payment)| Ask::Sale(sale, name, payment)),
+        1 => (0..3u8, 1..5i64).prop_map(|(sku, units)| Ask::TakeBack(sku, units)),
         1 => prop_oneof![Just(Ask::Misrouted), Just(Ask::Malformed), Just(Ask::Skip)],
     ]
 }
@@ -164,6 +188,36 @@ fn sku(number: u8) -> Sku {
 
 fn name_of(number: u8) -> Key {
     key(&format!("key-{number}"))
+}
+
+fn sale_of(sale: Sale, hold_id: HoldId, payment: u8) -> CommandBody {
+    let payment_ref = text(&format!("payment-{payment}"));
+    match sale {
+        Sale::Begin(cap_ms) => CommandBody::BeginPayment {
+            hold_id,
+            payment_ref,
+            cap_ms,
+        },
+        Sale::Abort => CommandBody::AbortPayment {
+            hold_id,
+            payment_ref,
+            reason: text("declined"),
+        },
+        Sale::Ship => CommandBody::Ship {
+            hold_id,
+            reference: text("parcel"),
+        },
+        Sale::Unallocate => CommandBody::Unallocate {
+            hold_id,
+            reason: text("refunded"),
+            actor: text("support"),
+        },
+        Sale::Refund => CommandBody::RequireRefund {
+            hold_id,
+            payment_ref,
+            reason: text("gone"),
+        },
+    }
 }
 
 /// A story as it is played: the lane in Redis, the model, and all commands so far.
@@ -234,6 +288,10 @@ impl Story {
                     payment_ref: text(&format!("payment-{payment}")),
                 },
             ),
+            Ask::Sale(sale, name, payment) => self.asked(sent, sale_of(*sale, hold_id(*name), *payment)),
+            Ask::TakeBack(number, units) => {
+                self.asked(sent, crate::books::take_back(SKUS[usize::from(*number)], *units))
+            }
             Ask::Cancel { name, reason } => self.asked(
                 sent,
                 CommandBody::Cancel {
@@ -358,11 +416,7 @@ impl Story {
             }
             Op::LoseHold(name) => {
                 let id = HoldId::of(lane(), &tenant(0), &name_of(*name));
-                let held = self
-                    .model
-                    .holds
-                    .get(&id)
-                    .is_some_and(|hold| hold.terms.state == HoldState::Held);
+                let held = self.model.holds.get(&id).is_some_and(|hold| hold.terms.state.is_live());
                 if held && self.model.lost_holds.insert(id) {
                     self.delete(self.books.keys.generation(0).hold(id));
                 }
@@ -454,13 +508,13 @@ impl Story {
         }
         let mut due: BTreeMap<String, i64> = BTreeMap::new();
         for (id, hold) in &self.model.holds {
-            if hold.terms.state == HoldState::Held {
+            if hold.terms.state.is_live() {
                 due.insert(id.to_string(), hold.terms.expires_at);
             }
             let found: Option<Vec<u8>> = connection.get(keys.hold(*id)).expect("Redis answers");
             let found = found.map(|bytes| cells::read_hold(&bytes).expect("a hold"));
             let may_be_gone = self.model.lost_holds.contains(id)
-                || hold.terms.state.is_ended() && self.model.is_old(hold.terms.changed_at);
+                || hold.terms.state.is_final() && self.model.is_old(hold.terms.changed_at);
             assert!(
                 found.as_ref() == Some(hold) || (found.is_none() && may_be_gone),
                 "{found:?} is not {hold:?}"

@@ -3,5 +3,7 @@
 mod books;
 mod differential;
 mod model;
+mod paying;
 mod rebuild;
 mod scripts;
+mod stories;

@@ -2,11 +2,14 @@
 //!
 //! It shares no code with the script and none with `pack`: what both say of the same commands must be the same event.
 
+mod sales;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use domain::{
     Adjustment, Command, CommandBody, Event, EventBody, EventId, EventLine, Fingerprint, HoldId, HoldState, HoldTerms,
-    Key, Reason, Reserve, Shortage, Sku, Source, Stock, Tenant, Text, UserId, hold::Step, ledger::LedgerHold, limits,
+    Key, Payment, Reason, Reserve, Shortage, Sku, Source, Stock, Tenant, Text, UserId, hold::Step, ledger::LedgerHold,
+    limits,
 };
 use reserver::pack::{Asked, Entry, Rules};
 
@@ -201,12 +204,15 @@ impl Model {
             CommandBody::Confirm { hold_id, payment_ref } => {
                 if let Some(hold) = self.hold(*hold_id)?
                     && hold.tenant == *tenant
-                    && hold.terms.state == HoldState::Confirmed
+                    && matches!(hold.terms.state, HoldState::Confirmed | HoldState::Shipped)
                     && hold.terms.payment_ref.as_ref() == Some(payment_ref)
                 {
                     return self.about(*hold_id, EventBody::HoldReplayed);
                 }
-                self.end(tenant, *hold_id, Step::Confirm, |terms| {
+                let known = self.hold(*hold_id)?;
+                let payment = known.map_or(Payment::Other, |hold| sales::payment(&hold.terms, payment_ref));
+                let step = Step::Confirm(payment);
+                self.end(tenant, *hold_id, step, EventBody::HoldConfirmed, |terms| {
                     terms.payment_ref = Some(payment_ref.clone());
                 })
             }
@@ -217,19 +223,19 @@ impl Model {
                 {
                     return self.about(*hold_id, EventBody::HoldReplayed);
                 }
-                self.end(tenant, *hold_id, Step::Cancel, |terms| {
+                self.end(tenant, *hold_id, Step::Cancel, EventBody::HoldCancelled, |terms| {
                     terms.reason = Some(reason.clone())
                 })
             }
             CommandBody::Release { hold_id, attempt } => {
                 if let Some(hold) = self.hold(*hold_id)?
                     && hold.tenant == *tenant
-                    && hold.terms.state == HoldState::Held
+                    && hold.terms.state.is_live()
                     && attempt.is_some_and(|attempt| attempt != hold.terms.attempt)
                 {
                     return Ok(no(Reason::HoldNotFound));
                 }
-                self.end(tenant, *hold_id, Step::Expire, |_| {})
+                self.end(tenant, *hold_id, Step::Expire, EventBody::HoldExpired, |_| {})
             }
             CommandBody::Extend { hold_id, ttl_ms } => self.extend(command, *hold_id, *ttl_ms),
             CommandBody::AdjustStock {
@@ -267,6 +273,12 @@ impl Model {
                     }
                 })
             }
+            CommandBody::BeginPayment { .. }
+            | CommandBody::AbortPayment { .. }
+            | CommandBody::Ship { .. }
+            | CommandBody::Unallocate { .. }
+            | CommandBody::ReturnStock { .. }
+            | CommandBody::RequireRefund { .. } => self.sale(command),
             CommandBody::ConfigureSku { sku, policy } => {
                 let fingerprint = Fingerprint::of_policy(sku, policy);
                 self.on_sku(command, sku, fingerprint, |stock| {
@@ -288,8 +300,10 @@ impl Model {
         let known = self.holds.get(&id);
         Ok(known
             .filter(|hold| {
-                matches!(hold.terms.state, HoldState::Held | HoldState::Confirmed)
-                    || !self.is_old(hold.terms.changed_at)
+                matches!(
+                    hold.terms.state,
+                    HoldState::Held | HoldState::Paying | HoldState::Confirmed
+                ) || !self.is_old(hold.terms.changed_at)
             })
             .cloned())
     }
@@ -339,11 +353,14 @@ impl Model {
         })
     }
 
-    fn move_units(&mut self, hold: &LedgerHold, held: i64, allocated: i64, counted: i64) -> Result<(), Damage> {
+    /// Moves each line by its units times: on hand, held, allocated, counted.
+    fn move_units(&mut self, hold: &LedgerHold, moves: [i64; 4]) -> Result<(), Damage> {
+        let [on_hand, held, allocated, counted] = moves;
         for (sku, units) in &hold.lines {
             self.stock_of(&hold.tenant, sku)?;
             let key = (hold.tenant.clone(), sku.clone());
             let stock = self.stock.get_mut(&key).expect("a hold's SKU exists");
+            stock.on_hand += on_hand * units;
             stock.held += held * units;
             stock.allocated += allocated * units;
             stock.version += 1;
@@ -383,6 +400,7 @@ impl Model {
                 external_ref: reserve.external_ref.clone(),
                 payment_ref: None,
                 reason: None,
+                remaining_ms: None,
             },
             lines: reserve
                 .lines
@@ -405,7 +423,7 @@ impl Model {
                 hold: Some(hold.terms),
             });
         }
-        self.move_units(&hold, 1, 0, 1)?;
+        self.move_units(&hold, [0, 1, 0, 1])?;
         self.holds.insert(id, hold);
         self.about(id, EventBody::HoldCreated)
     }
@@ -441,6 +459,7 @@ impl Model {
         tenant: &Tenant,
         id: HoldId,
         step: Step,
+        body: EventBody,
         note: impl FnOnce(&mut HoldTerms),
     ) -> Result<Decision, Damage> {
         let Some(mut hold) = self.hold(id)?.filter(|hold| hold.tenant == *tenant) else {
@@ -453,13 +472,15 @@ impl Model {
             }
             Ok(state) => {
                 (hold.terms.state, hold.terms.changed_at) = (state, self.log_time);
+                hold.terms.remaining_ms = None;
                 note(&mut hold.terms);
-                let (body, allocated, counted) = match step {
-                    Step::Confirm => (EventBody::HoldConfirmed, 1, 0),
-                    Step::Cancel => (EventBody::HoldCancelled, 0, -1),
-                    _ => (EventBody::HoldExpired, 0, -1),
+                let moves = match step {
+                    Step::Confirm(_) => [0, -1, 1, 0],
+                    Step::Ship => [-1, 0, -1, 0],
+                    Step::Unallocate => [0, 0, -1, -1],
+                    _ => [0, -1, 0, -1],
                 };
-                self.move_units(&hold, -1, allocated, counted)?;
+                self.move_units(&hold, moves)?;
                 self.holds.insert(id, hold);
                 self.about(id, body)
             }

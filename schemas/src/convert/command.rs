@@ -82,6 +82,57 @@ impl From<&CommandBody> for records::CommandBody {
                 safety_stock: policy.safety_stock,
                 max_per_user: policy.max_per_user,
             }),
+            CommandBody::BeginPayment {
+                hold_id,
+                payment_ref,
+                cap_ms,
+            } => Self::BeginPayment(records::BeginPayment {
+                hold_id: hold_id.to_string(),
+                payment_ref: payment_ref.to_string(),
+                cap_ms: *cap_ms,
+            }),
+            CommandBody::AbortPayment {
+                hold_id,
+                payment_ref,
+                reason,
+            } => Self::AbortPayment(records::AbortPayment {
+                hold_id: hold_id.to_string(),
+                payment_ref: payment_ref.to_string(),
+                reason: reason.to_string(),
+            }),
+            CommandBody::Ship { hold_id, reference } => Self::Ship(records::Ship {
+                hold_id: hold_id.to_string(),
+                reference: reference.to_string(),
+            }),
+            CommandBody::Unallocate { hold_id, reason, actor } => Self::Unallocate(records::Unallocate {
+                hold_id: hold_id.to_string(),
+                reason: reason.to_string(),
+                actor: actor.to_string(),
+            }),
+            CommandBody::ReturnStock {
+                sku,
+                quantity,
+                hold_id,
+                reason,
+                reference,
+                actor,
+            } => Self::ReturnStock(records::ReturnStock {
+                sku: sku.to_string(),
+                quantity: quantity.units(),
+                hold_id: hold_id.map(|hold_id| hold_id.to_string()),
+                reason: reason.to_string(),
+                reference: text(reference),
+                actor: actor.to_string(),
+            }),
+            CommandBody::RequireRefund {
+                hold_id,
+                payment_ref,
+                reason,
+            } => Self::RequireRefund(records::RequireRefund {
+                hold_id: hold_id.to_string(),
+                payment_ref: payment_ref.to_string(),
+                reason: reason.to_string(),
+            }),
         }
     }
 }
@@ -146,6 +197,38 @@ impl TryFrom<records::CommandBody> for CommandBody {
                 sku: Sku::parse(&configure.sku)?,
                 policy: parse_policy(configure.safety_stock, configure.max_per_user)?,
             },
+            Record::BeginPayment(begin) => Self::BeginPayment {
+                hold_id: HoldId::parse(&begin.hold_id)?,
+                payment_ref: Text::parse_some("payment_ref", &begin.payment_ref)?,
+                cap_ms: parse_cap(begin.cap_ms)?,
+            },
+            Record::AbortPayment(abort) => Self::AbortPayment {
+                hold_id: HoldId::parse(&abort.hold_id)?,
+                payment_ref: Text::parse_some("payment_ref", &abort.payment_ref)?,
+                reason: Text::parse("reason", &abort.reason)?,
+            },
+            Record::Ship(ship) => Self::Ship {
+                hold_id: HoldId::parse(&ship.hold_id)?,
+                reference: Text::parse_some("reference", &ship.reference)?,
+            },
+            Record::Unallocate(unallocate) => Self::Unallocate {
+                hold_id: HoldId::parse(&unallocate.hold_id)?,
+                reason: Text::parse_some("reason", &unallocate.reason)?,
+                actor: Text::parse_some("actor", &unallocate.actor)?,
+            },
+            Record::ReturnStock(returned) => Self::ReturnStock {
+                sku: Sku::parse(&returned.sku)?,
+                quantity: Quantity::parse(returned.quantity)?,
+                hold_id: returned.hold_id.as_deref().map(HoldId::parse).transpose()?,
+                reason: Text::parse_some("reason", &returned.reason)?,
+                reference: note("reference", returned.reference)?,
+                actor: Text::parse_some("actor", &returned.actor)?,
+            },
+            Record::RequireRefund(refund) => Self::RequireRefund {
+                hold_id: HoldId::parse(&refund.hold_id)?,
+                payment_ref: Text::parse_some("payment_ref", &refund.payment_ref)?,
+                reason: Text::parse_some("reason", &refund.reason)?,
+            },
         })
     }
 }
@@ -159,6 +242,18 @@ pub fn parse_ttl(ttl_ms: i64) -> Result<i64, Invalid> {
         Ok(ttl_ms)
     } else {
         Err(Invalid::new("ttl", "must be more than 0 and at most 60 minutes"))
+    }
+}
+
+/// Parses the longest time that a payment may take, in milliseconds.
+///
+/// # Errors
+/// [`Invalid`] outside 1 ms to 60 min.
+pub fn parse_cap(cap_ms: i64) -> Result<i64, Invalid> {
+    if (limits::PAYMENT_CAP_MS_MIN..=limits::PAYMENT_CAP_MS_MAX).contains(&cap_ms) {
+        Ok(cap_ms)
+    } else {
+        Err(Invalid::new("cap_ms", "must be more than 0 and at most 60 minutes"))
     }
 }
 

@@ -44,6 +44,7 @@ impl From<&HoldTerms> for records::HoldTerms {
             external_ref: text(&terms.external_ref),
             payment_ref: text(&terms.payment_ref),
             reason: text(&terms.reason),
+            remaining_ms: terms.remaining_ms,
         }
     }
 }
@@ -115,6 +116,41 @@ impl From<&EventBody> for records::EventBody {
                 reason: reason.code().to_owned(),
                 message: message.to_string(),
             }),
+            EventBody::PaymentBegun => Self::PaymentBegun,
+            EventBody::PaymentAborted { reason } => Self::PaymentAborted(records::PaymentAborted {
+                reason: reason.to_string(),
+            }),
+            EventBody::HoldShipped { reference } => Self::HoldShipped(records::HoldShipped {
+                reference: reference.to_string(),
+            }),
+            EventBody::HoldUnallocated { reason, actor } => Self::HoldUnallocated(records::HoldUnallocated {
+                reason: reason.to_string(),
+                actor: actor.to_string(),
+            }),
+            EventBody::StockReturned {
+                quantity,
+                hold_id,
+                reason,
+                reference,
+                actor,
+                fingerprint,
+            } => Self::StockReturned(records::StockReturned {
+                quantity: *quantity,
+                hold_id: hold_id.map(|hold_id| hold_id.to_string()),
+                reason: reason.to_string(),
+                reference: text(reference),
+                actor: actor.to_string(),
+                fingerprint: fingerprint.as_bytes().to_vec(),
+            }),
+            EventBody::RefundRequired {
+                payment_ref,
+                reason,
+                fingerprint,
+            } => Self::RefundRequired(records::RefundRequired {
+                payment_ref: payment_ref.to_string(),
+                reason: reason.to_string(),
+                fingerprint: fingerprint.as_bytes().to_vec(),
+            }),
         }
     }
 }
@@ -175,6 +211,7 @@ impl TryFrom<records::HoldTerms> for HoldTerms {
             external_ref: note("external_ref", terms.external_ref)?,
             payment_ref: note("payment_ref", terms.payment_ref)?,
             reason: note("reason", terms.reason)?,
+            remaining_ms: terms.remaining_ms,
         })
     }
 }
@@ -250,6 +287,30 @@ impl TryFrom<records::EventBody> for EventBody {
             Record::CommandRefused(refused) => Self::CommandRefused {
                 reason: reason(&refused.reason)?,
                 message: Text::parse("message", &refused.message)?,
+            },
+            Record::PaymentBegun => Self::PaymentBegun,
+            Record::PaymentAborted(aborted) => Self::PaymentAborted {
+                reason: Text::parse("reason", &aborted.reason)?,
+            },
+            Record::HoldShipped(shipped) => Self::HoldShipped {
+                reference: Text::parse("reference", &shipped.reference)?,
+            },
+            Record::HoldUnallocated(unallocated) => Self::HoldUnallocated {
+                reason: Text::parse("reason", &unallocated.reason)?,
+                actor: Text::parse("actor", &unallocated.actor)?,
+            },
+            Record::StockReturned(returned) => Self::StockReturned {
+                quantity: returned.quantity,
+                hold_id: returned.hold_id.as_deref().map(HoldId::parse).transpose()?,
+                reason: Text::parse("reason", &returned.reason)?,
+                reference: note("reference", returned.reference)?,
+                actor: Text::parse("actor", &returned.actor)?,
+                fingerprint: fingerprint(&returned.fingerprint)?,
+            },
+            Record::RefundRequired(required) => Self::RefundRequired {
+                payment_ref: Text::parse("payment_ref", &required.payment_ref)?,
+                reason: Text::parse("reason", &required.reason)?,
+                fingerprint: fingerprint(&required.fingerprint)?,
             },
         })
     }

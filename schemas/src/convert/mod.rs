@@ -3,7 +3,7 @@
 mod command;
 mod event;
 
-pub use command::{parse_adjustment, parse_policy, parse_ttl};
+pub use command::{parse_adjustment, parse_cap, parse_policy, parse_ttl};
 use domain::{Invalid, Source, Text};
 
 use crate::records;

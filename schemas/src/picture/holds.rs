@@ -25,6 +25,14 @@ macro_rules! hold_with_lines {
 }
 pub(super) use hold_with_lines;
 
+/// States that a lane never forgets, as SQL lists them: what [`HoldState::is_final`] denies.
+macro_rules! unforgotten {
+    () => {
+        "('held', 'paying', 'confirmed')"
+    };
+}
+pub(super) use unforgotten;
+
 /// What became of one Reserve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredHold {
@@ -115,7 +123,9 @@ pub async fn find_hold(pool: &PgPool, hold_id: HoldId) -> Result<Option<StoredHo
     let query = concat!(
         "SELECT ",
         hold_with_lines!(),
-        "WHERE h.hold_id = $1 ORDER BY h.state IN ('held', 'confirmed') DESC, h.attempt DESC LIMIT 1"
+        "WHERE h.hold_id = $1 ORDER BY h.state IN ",
+        unforgotten!(),
+        " DESC, h.attempt DESC LIMIT 1"
     );
     let row = sqlx::query(query).bind(hold_id.uuid()).fetch_optional(pool).await?;
     row.as_ref().map(read_hold).transpose()
@@ -197,6 +207,7 @@ pub(super) fn read_hold(row: &PgRow) -> Result<StoredHold, Error> {
         external_ref: legal_note(row, "external_ref")?,
         payment_ref: legal_note(row, "payment_ref")?,
         reason: legal_note(row, "reason")?,
+        remaining_ms: row.try_get("remaining_ms")?,
     };
     Ok(StoredHold {
         hold_id,
@@ -253,6 +264,15 @@ fn read_rejection(row: &PgRow) -> Result<Option<Rejection>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sql_and_the_domain_agree_on_what_is_never_forgotten() {
+        let names = HoldState::ALL
+            .into_iter()
+            .filter(|state| !state.is_final())
+            .map(|state| format!("'{}'", state.name()));
+        assert_eq!(unforgotten!(), format!("({})", names.collect::<Vec<_>>().join(", ")));
+    }
 
     #[test]
     fn a_cursor_reads_back_and_nothing_else_does() {

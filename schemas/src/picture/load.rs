@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row, postgres::PgRow};
 
 use super::{
     Checkpoint, Error, checkpoint,
-    holds::{hold_with_lines, read_hold},
+    holds::{hold_with_lines, read_hold, unforgotten},
     lane_number, legal,
     stock::read_stock,
 };
@@ -91,8 +91,9 @@ async fn load_holds(
         concat!(
             "SELECT ",
             hold_with_lines!(),
-            "WHERE h.lane = {lane} AND (h.state IN ('held', 'confirmed') \
-             OR h.state <> 'rejected' AND h.changed_at > {forgotten_at})"
+            "WHERE h.lane = {lane} AND (h.state IN ",
+            unforgotten!(),
+            " OR h.state <> 'rejected' AND h.changed_at > {forgotten_at})"
         ),
         lane = lane,
         forgotten_at = forgotten_at

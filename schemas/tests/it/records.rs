@@ -123,6 +123,56 @@ pub fn commands() -> Vec<(&'static str, Command)> {
                 },
             }),
         ),
+        (
+            "begin-payment",
+            command(CommandBody::BeginPayment {
+                hold_id,
+                payment_ref: text("payment-1"),
+                cap_ms: 900_000,
+            }),
+        ),
+        (
+            "abort-payment",
+            command(CommandBody::AbortPayment {
+                hold_id,
+                payment_ref: text("payment-1"),
+                reason: text("card declined"),
+            }),
+        ),
+        (
+            "ship",
+            command(CommandBody::Ship {
+                hold_id,
+                reference: text("parcel-5"),
+            }),
+        ),
+        (
+            "unallocate",
+            command(CommandBody::Unallocate {
+                hold_id,
+                reason: text("refunded"),
+                actor: text("support"),
+            }),
+        ),
+        (
+            "return-stock",
+            command(CommandBody::ReturnStock {
+                sku: sku("mug"),
+                quantity: Quantity::parse(2).expect("a quantity"),
+                hold_id: Some(hold_id),
+                reason: text("too small"),
+                reference: Some(text("return-3")),
+                actor: text("warehouse"),
+            }),
+        ),
+        (
+            "require-refund",
+            command(CommandBody::RequireRefund {
+                hold_id,
+                payment_ref: text("payment-1"),
+                reason: text("the hold had expired"),
+            }),
+        ),
     ];
     all.push((
         "forwarded",
@@ -193,11 +243,58 @@ pub fn events() -> Vec<(&'static str, Event)> {
                 message: text(""),
             },
         ),
+        ("payment-begun", EventBody::PaymentBegun),
+        (
+            "payment-aborted",
+            EventBody::PaymentAborted {
+                reason: text("card declined"),
+            },
+        ),
+        (
+            "hold-shipped",
+            EventBody::HoldShipped {
+                reference: text("parcel-5"),
+            },
+        ),
+        (
+            "hold-unallocated",
+            EventBody::HoldUnallocated {
+                reason: text("refunded"),
+                actor: text("support"),
+            },
+        ),
+        (
+            "stock-returned",
+            EventBody::StockReturned {
+                quantity: 2,
+                hold_id: Some(hold_id()),
+                reason: text("too small"),
+                reference: None,
+                actor: text("warehouse"),
+                fingerprint,
+            },
+        ),
+        (
+            "refund-required",
+            EventBody::RefundRequired {
+                payment_ref: text("payment-1"),
+                reason: text("the hold had expired"),
+                fingerprint,
+            },
+        ),
     ];
-    bodies
+    let mut all: Vec<_> = bodies
         .into_iter()
         .map(|(name, body)| (name, event(body, fingerprint)))
-        .collect()
+        .collect();
+    for (name, event) in &mut all {
+        if let ("payment-begun", Some(terms)) = (*name, &mut event.hold) {
+            terms.state = HoldState::Paying;
+            terms.payment_ref = Some(text("payment-1"));
+            terms.remaining_ms = Some(41_000);
+        }
+    }
+    all
 }
 
 fn event(body: EventBody, fingerprint: Fingerprint) -> Event {
@@ -225,6 +322,7 @@ fn event(body: EventBody, fingerprint: Fingerprint) -> Event {
             external_ref: Some(text("basket-9")),
             payment_ref: None,
             reason: None,
+            remaining_ms: None,
         }),
         lines: vec![EventLine {
             sku: sku("mug"),

@@ -5,7 +5,7 @@ mod tell;
 
 use anyhow::Context as _;
 use clap::Args;
-use domain::{HoldId, ledger::LedgerHold};
+use domain::{HoldId, HoldState, ledger::LedgerHold};
 use plumbing::{config::Connections, task};
 use schemas::picture::{self, StoredHold};
 use serde::Serialize;
@@ -57,6 +57,7 @@ struct Side {
     changed_at: i64,
     payment_ref: Option<String>,
     reason: Option<String>,
+    remaining_ms: Option<i64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,6 +78,7 @@ struct Life {
 struct Movement {
     kind: String,
     sku: String,
+    on_hand_change: i64,
     held_change: i64,
     allocated_change: i64,
     event_offset: i64,
@@ -123,7 +125,7 @@ async fn life(
     stored: Option<StoredHold>,
 ) -> anyhow::Result<Life> {
     let movements: Vec<Movement> = sqlx::query_as(
-        "SELECT kind, sku, held_change, allocated_change, event_offset, decided_at FROM stock_movements \
+        "SELECT kind, sku, on_hand_change, held_change, allocated_change, event_offset, decided_at FROM stock_movements \
           WHERE lane = $1 AND command_offset >= $2 AND hold_id = $3 ORDER BY command_offset, sku",
     )
     .bind(i16::try_from(hold.lane().number())?)
@@ -132,7 +134,7 @@ async fn life(
     .fetch_all(pool)
     .await?;
     let order: Option<(Option<String>, i64)> =
-        sqlx::query_as("SELECT payment_ref, ordered_at FROM orders WHERE hold_id = $1")
+        sqlx::query_as("SELECT payment_ref, ordered_at FROM orders WHERE hold_id = $1 ORDER BY attempt DESC LIMIT 1")
             .bind(hold.uuid())
             .fetch_optional(pool)
             .await?;
@@ -141,7 +143,8 @@ async fn life(
     let in_postgres = stored.as_ref().map(|stored| side(&stored.hold));
     let live = |side: &Option<Side>| {
         side.as_ref()
-            .is_some_and(|side| matches!(side.state, "held" | "confirmed"))
+            .and_then(|side| HoldState::from_name(side.state))
+            .is_some_and(|state| !state.is_final())
     };
     let mut agreement = Vec::new();
     if in_redis != in_log && (in_redis.is_some() || live(&in_log)) {
@@ -188,5 +191,6 @@ fn side(hold: &LedgerHold) -> Side {
         changed_at: terms.changed_at,
         payment_ref: terms.payment_ref.as_ref().map(ToString::to_string),
         reason: terms.reason.as_ref().map(ToString::to_string),
+        remaining_ms: terms.remaining_ms,
     }
 }

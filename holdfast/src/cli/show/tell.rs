@@ -37,11 +37,12 @@ pub(super) fn render(life: &Life) -> String {
     }
     out += &format!("{sides}\n");
     if !life.movements.is_empty() {
-        let mut movements = table(&["movement", "SKU", "held", "allocated", "event", "decided"]);
+        let mut movements = table(&["movement", "SKU", "on hand", "held", "allocated", "event", "decided"]);
         for movement in &life.movements {
             movements.add_row([
                 movement.kind.clone(),
                 movement.sku.clone(),
+                format!("{:+}", movement.on_hand_change),
                 format!("{:+}", movement.held_change),
                 format!("{:+}", movement.allocated_change),
                 movement.event_offset.to_string(),
@@ -64,11 +65,15 @@ pub(super) fn render(life: &Life) -> String {
 
 /// The few words of a record that make the story readable.
 fn gist(entry: &Entry) -> String {
-    const TELLING: [&str; 9] = [
+    const TELLING: [&str; 13] = [
         "user_id",
         "idempotency_key",
         "ttl_ms",
         "payment_ref",
+        "cap_ms",
+        "reference",
+        "quantity",
+        "actor",
         "reason",
         "message",
         "command",
