@@ -3,10 +3,12 @@
 use std::sync::{Arc, OnceLock};
 
 use domain::{HoldId, Lane, Lines, Reason, Sku, Tenant};
+use plumbing::stop::Stop;
 use tokio::sync::Semaphore;
 
 use crate::{
     commands::Commander,
+    live_stock::{Rooms, Viewers},
     memory::Memory,
     options::Options,
     problem::{AsOfBody, Problem},
@@ -26,6 +28,10 @@ pub struct App {
     pub options: Options,
     /// One permit per call in flight.
     pub in_flight: Arc<Semaphore>,
+    /// Who watches live stock.
+    pub viewers: Viewers,
+    /// Ends what would never end by itself.
+    pub stop: Stop,
     live: OnceLock<Live>,
 }
 
@@ -40,15 +46,19 @@ pub struct Live {
     pub memory: Arc<Memory>,
     /// What Postgres has.
     pub reads: Reads,
+    /// Who watches which SKU.
+    pub rooms: Arc<Rooms>,
 }
 
 impl App {
     /// The server before anything else is up.
     #[must_use]
-    pub fn new(options: Options) -> Self {
+    pub fn new(options: Options, stop: Stop) -> Self {
         Self {
             in_flight: Arc::new(Semaphore::new(options.in_flight_max.min(Semaphore::MAX_PERMITS))),
+            viewers: Viewers::new(options.live_viewers_max),
             options,
+            stop,
             live: OnceLock::new(),
         }
     }

@@ -17,6 +17,7 @@ mod auth;
 mod bodies;
 mod commands;
 mod holds;
+mod live_stock;
 mod memory;
 mod meters;
 mod openapi;
@@ -35,7 +36,7 @@ mod stock;
 mod tail;
 mod waiters;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use axum::Router;
@@ -47,8 +48,12 @@ use plumbing::{
 };
 
 pub use auth::Token;
+pub use live_stock::Origin;
 pub use options::{Config, Options};
 pub use server::description;
+
+/// So long may viewers of live stock take to leave at the stop.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
 /// An ingress that serves.
 #[derive(Debug)]
@@ -99,9 +104,9 @@ async fn start_beside(
     others: Router,
 ) -> anyhow::Result<Running> {
     options.check()?;
-    let app = Arc::new(app::App::new(options));
-    let router = server::router(Arc::clone(&app), &context, others);
     let (http_stopper, http_stop) = context.stop.child();
+    let app = Arc::new(app::App::new(options, http_stop.clone()));
+    let router = server::router(Arc::clone(&app), &context, others);
     let (addr, serving) = plumbing::http::serve(app.options.http_addr, router, http_stop)
         .await
         .context("the HTTP API cannot be served")?;
@@ -109,7 +114,15 @@ async fn start_beside(
     // The tail outlives the drain: requests in flight still want their events.
     let (tail_stopper, tail_stop) = stop::pair();
     let task = task::spawn("ingress", async move {
-        let mut http = task::spawn("http", serving);
+        let mut http = task::spawn("http", {
+            let app = Arc::clone(&app);
+            async move {
+                let served = serving.await;
+                // A WebSocket is no request any more, so the drain does not know of it.
+                app.viewers.gone(GOODBYE_MAX).await;
+                served
+            }
+        });
         let mut tail = task::spawn("ingress-start", start::run(app, connections, context, tail_stop));
         tokio::select! {
             served = &mut http => {

@@ -24,6 +24,8 @@ pub fn call_of(method: &Method, route: &str) -> &'static str {
         ("POST", "/v1/holds/{hold_id}/extend") => "extend",
         ("GET", "/v1/stock") => "list_stock",
         ("GET", "/v1/stock/{sku}") => "get_stock",
+        ("GET", "/v1/stock/{sku}/live") => "watch_sku",
+        ("GET", "/v1/live") => "watch",
         ("POST", "/v1/stock/adjustments") => "adjust_stock",
         ("POST", "/v1/stock/returns") => "return_stock",
         ("PUT", "/v1/skus/{sku}") => "configure_sku",
@@ -47,16 +49,22 @@ pub fn answered(call: &'static str, response: &Response, took: Duration) {
 }
 
 fn plain(status: StatusCode) -> &'static str {
-    if status.is_success() { "ok" } else { "other" }
+    if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
+        "ok"
+    } else {
+        "other"
+    }
 }
 
 fn status_text(status: StatusCode) -> &'static str {
     match status.as_u16() {
+        101 => "101",
         200 => "200",
         201 => "201",
         202 => "202",
         400 => "400",
         401 => "401",
+        403 => "403",
         404 => "404",
         405 => "405",
         408 => "408",

@@ -21,6 +21,7 @@ use crate::problem::ProblemBody;
     tags(
         (name = "holds", description = "Units kept for a buyer until a deadline"),
         (name = "stock", description = "Counters and policies of SKUs"),
+        (name = "live stock", description = "What is left, pushed to whoever watches"),
         (name = "short form", description = "The same in three plain calls"),
     ),
     security((), ("token" = [])),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use plumbing::config::Connections;
 
-use crate::auth::Token;
+use crate::{auth::Token, live_stock::Origin};
 
 /// The ingress's whole configuration.
 #[derive(clap::Args, Clone, Debug)]
@@ -51,6 +51,20 @@ pub struct Options {
         value_name = "CALLS"
     )]
     pub in_flight_max: usize,
+
+    /// Connections that watch live stock; those beyond are answered 429. Each needs a file descriptor (ulimit -n)
+    #[arg(
+        long,
+        env = "HOLDFAST_LIVE_VIEWERS",
+        default_value_t = 20_000,
+        value_parser = clap::value_parser!(u32).range(..=1_000_000),
+        value_name = "VIEWERS"
+    )]
+    pub live_viewers_max: u32,
+
+    /// Origins of other servers' pages that may watch live stock, such as https://shop.example; `*` for all
+    #[arg(long, env = "HOLDFAST_LIVE_ORIGINS", value_delimiter = ',', value_name = "ORIGINS")]
+    pub live_origins: Vec<Origin>,
 
     /// Holds whose newest state is kept in memory, about 600 bytes each
     #[arg(long, env = "HOLDFAST_TAIL_HOLDS", default_value_t = 200_000, value_name = "HOLDS")]

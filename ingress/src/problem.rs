@@ -17,6 +17,8 @@ pub enum Code {
     Refused(Reason),
     /// No or a wrong token.
     Unauthorized,
+    /// A page that may not.
+    Forbidden,
     /// No such path.
     NotFound,
     /// Not with this method.
@@ -42,6 +44,7 @@ impl Code {
         match self {
             Self::Refused(reason) => reason.code(),
             Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::RequestTimeout => "request_timeout",
@@ -59,6 +62,7 @@ impl Code {
         match self {
             Self::Refused(reason) => status_of(reason),
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -74,6 +78,7 @@ impl Code {
         match self {
             Self::Refused(reason) => title_of(reason),
             Self::Unauthorized => "A valid token is needed",
+            Self::Forbidden => "Not from this page",
             Self::NotFound => "There is no such path",
             Self::MethodNotAllowed => "The path does not know this method",
             Self::RequestTimeout => "The body did not come in time",
@@ -267,6 +272,25 @@ impl Problem {
         Self::new(Code::Unavailable, detail)
     }
 
+    /// Its body.
+    #[must_use]
+    pub fn json(&self) -> String {
+        let problem = &*self.0;
+        let code = problem.code;
+        serde_json::to_string(&ProblemBody {
+            kind: format!("urn:holdfast:problem:{}", code.name()),
+            title: code.title(),
+            status: code.status().as_u16(),
+            detail: &problem.detail,
+            code: code.name(),
+            request_id: problem.request_id.as_deref(),
+            hold_id: problem.hold_id.as_deref(),
+            shortages: &problem.shortages,
+            as_of: problem.as_of,
+        })
+        .expect("texts and numbers are JSON")
+    }
+
     /// The request's id in the log.
     #[must_use]
     pub fn request_id(mut self, request_id: impl Into<String>) -> Self {
@@ -304,6 +328,7 @@ impl From<Invalid> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        let body = self.json();
         let problem = *self.0;
         let code = problem.code;
         tracing::debug!(
@@ -312,18 +337,6 @@ impl IntoResponse for Problem {
             "refused: {}",
             problem.detail
         );
-        let body = serde_json::to_vec(&ProblemBody {
-            kind: format!("urn:holdfast:problem:{}", code.name()),
-            title: code.title(),
-            status: code.status().as_u16(),
-            detail: &problem.detail,
-            code: code.name(),
-            request_id: problem.request_id.as_deref(),
-            hold_id: problem.hold_id.as_deref(),
-            shortages: &problem.shortages,
-            as_of: problem.as_of,
-        })
-        .expect("texts and numbers are JSON");
         let mut response = (code.status(), body).into_response();
         let headers = response.headers_mut();
         headers.insert(

@@ -96,7 +96,11 @@ async fn read(request: Request, state: &Arc<App>) -> Result<Bytes, Problem> {
     }
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+/// Reads a JSON object.
+///
+/// # Errors
+/// 400 that says what is wrong.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let parsed = serde_json::from_slice::<Object<T>>(bytes).map(|Object(body)| body);
     parsed.map_err(|error| {
         let mut text = error.to_string();

@@ -16,7 +16,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::{
     app::App,
-    holds, meters,
+    holds, live_stock, meters,
     openapi::Api,
     problem::{Code, Problem},
     request::BODY_MAX,
@@ -32,6 +32,8 @@ fn calls() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(holds::extend))
         .routes(routes!(stock::list_stock))
         .routes(routes!(stock::get_stock))
+        .routes(routes!(live_stock::watch_sku))
+        .routes(routes!(live_stock::watch))
         .routes(routes!(stock::adjust_stock))
         .routes(routes!(returns::return_stock))
         .routes(routes!(stock::configure_sku))

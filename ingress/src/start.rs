@@ -23,6 +23,7 @@ use tokio::{runtime::Handle, sync::watch};
 use crate::{
     app::{App, Live, tenant},
     commands::{self, Commander},
+    live_stock::Rooms,
     memory::Memory,
     meters,
     reads::Reads,
@@ -71,6 +72,7 @@ pub async fn run(app: Arc<App>, connections: Connections, context: Context, stop
         app.options.tail_skus,
     ));
     let waiters = Arc::new(Waiters::default());
+    let rooms = Arc::new(Rooms::default());
     let producer = Producer::new(brokers, "holdfast-ingress", &app.options.ingress_linger_ms)
         .context("HOLDFAST_INGRESS_LINGER_MS")?;
     let (caught_up, mut is_caught_up) = watch::channel(false);
@@ -79,6 +81,7 @@ pub async fn run(app: Arc<App>, connections: Connections, context: Context, stop
         codec: codec.clone(),
         memory: Arc::clone(&memory),
         waiters: Arc::clone(&waiters),
+        rooms: Arc::clone(&rooms),
         health: tail_health,
         runtime: Handle::current(),
         caught_up,
@@ -87,6 +90,10 @@ pub async fn run(app: Arc<App>, connections: Connections, context: Context, stop
         // Ends with the process's stop, not after the drain: a question to a dead broker takes seconds.
         let (memory, topics, stop) = (Arc::clone(&memory), topics.clone(), context.stop.clone());
         move || watch_kafka(&asker, &topics, lanes, &memory, &kafka, &stop)
+    });
+    let publishing = task::spawn("live-stock", {
+        let (rooms, memory, stop) = (Arc::clone(&rooms), Arc::clone(&memory), stop.clone());
+        async move { rooms.publish(&memory, &stop).await }
     });
     let live = Live {
         lanes,
@@ -99,6 +106,7 @@ pub async fn run(app: Arc<App>, connections: Connections, context: Context, stop
         }),
         memory,
         reads: Reads::new(pool.clone(), lanes),
+        rooms,
     };
     let opening = task::spawn("open", {
         let stop = stop.clone();
@@ -115,6 +123,7 @@ pub async fn run(app: Arc<App>, connections: Connections, context: Context, stop
     let followed = follow(&connections, &group, lanes, &pool, parts, &stop).await;
     drop(opening); // It ends with the stop, or has ended.
     watching.await?;
+    publishing.await?;
     let flushed = task::thread("flush", move || producer.flush(FLUSH)).await?;
     if let Err(error) = flushed {
         tracing::warn!(%error, flush_ms = FLUSH.as_millis(), "commands without an acknowledgement are left at the stop; their senders were told");

@@ -129,8 +129,11 @@ async fn page(live: &Live, cursor: Option<Sku>, limit: u32) -> Answer {
     Ok(bodies::json(StatusCode::OK, &body))
 }
 
-/// What is known of each SKU: from the tail where it knows all, else completed by Postgres.
-async fn find(live: &Live, skus: Vec<Sku>) -> Result<Vec<(Sku, Option<Stock>)>, Problem> {
+/// What is known of each SKU, in the order given: from the tail where it knows all, else completed by Postgres.
+///
+/// # Errors
+/// 503 when Postgres is needed and does not answer, or is behind.
+pub async fn find(live: &Live, skus: Vec<Sku>) -> Result<Vec<(Sku, Option<Stock>)>, Problem> {
     let mut found: Vec<(Sku, Option<Stock>)> = skus
         .into_iter()
         .map(|sku| {

@@ -1,7 +1,7 @@
 //! The event tail: reads every lane of the events topic, folds it, and lets what is valid be known.
 //!
 //! In     `inventory.events.v1`, all lanes, from a checkpoint on.
-//! Out    the memory (reads), then the waiters (answers): a client that has its answer sees its own write.
+//! Out    the memory (reads), then the rooms (live stock) and the waiters (answers): a client that has its answer sees its own write.
 //!
 //! I2: an answer equals a valid event that was read back from the log; void records answer nobody. Lanes wait for
 //! nothing of each other: one that cannot be read is paused, and health says why.
@@ -25,6 +25,7 @@ use tokio::{runtime::Handle, sync::watch};
 use uuid::Uuid;
 
 use crate::{
+    live_stock::Rooms,
     memory::Memory,
     meters,
     waiters::{Outcome, Waiters},
@@ -46,6 +47,8 @@ pub struct Parts {
     pub memory: Arc<Memory>,
     /// Who waits.
     pub waiters: Arc<Waiters>,
+    /// Who watches.
+    pub rooms: Arc<Rooms>,
     /// The tail's health.
     pub health: Component,
     /// For questions to the registry.
@@ -216,6 +219,7 @@ impl Tail {
         let answers = !matches!(event.body, EventBody::CommandForwarded { .. });
         let request_id = Uuid::try_parse(&event.request_id).ok().filter(|_| answers);
         let decided = self.parts.memory.take(self.lanes[index].lane, offset, event);
+        self.parts.rooms.changed(&decided.event.lines);
         if let Some(request_id) = request_id {
             self.parts
                 .waiters

@@ -6,6 +6,7 @@
 mod api;
 mod bad_input;
 mod fleeting;
+mod live_stock;
 mod reads;
 mod refusals;
 mod reserver;
