@@ -26,6 +26,11 @@ missing_packages() {
         have redis-server && have redis-cli || wanted+=(redis-server)
         postgres_bin >/dev/null && have psql || wanted+=(postgresql-15)
     fi
+    if [[ -n ${HOLDFAST_TEST:-} ]]; then # Tests look at the console as people do.
+        have chromium || wanted+=(chromium)
+        have node || wanted+=(nodejs)
+        have npm || wanted+=(npm)
+    fi
     echo "${wanted[@]}"
 }
 

@@ -26,6 +26,12 @@ impl fmt::Debug for Token {
 }
 
 impl Token {
+    /// The token itself: only for a client that has to show it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
     /// Whether a request carries it (RFC 6750, section 2.1).
     #[must_use]
     pub fn is_shown_by(&self, headers: &HeaderMap) -> bool {

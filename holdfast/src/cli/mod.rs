@@ -1,6 +1,7 @@
 //! The command line: one subcommand per role and per tool.
 
 mod bench;
+mod console;
 mod dead_letters;
 mod demo;
 mod doctor;
@@ -83,6 +84,10 @@ enum Command {
     /// A tool that only ./run needs is no fault where the engine it would start answers already. Exit code 1 when something
     /// needed is wrong.
     Doctor(Tool<doctor::Doctor>),
+    /// Let a person use the console, or give one a new role and password
+    ///
+    /// Without --password-stdin the password is made here and printed once. The person's sessions end.
+    ConsoleUser(Tool<console::ConsoleUser>),
     /// Seed a small catalogue and run a short sale with more buyers than units
     ///
     /// It sells five VIP tickets to forty buyers at once, some concert tickets, shirts (at most two each) and mugs (a few of
@@ -153,6 +158,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Role(role) => role.run(),
         Command::Topics(t) => tool("topics", t.log, |_| t.args.run()),
+        Command::ConsoleUser(t) => tool("console-user", t.log, |_| t.args.run()),
         Command::Schemas(t) => tool("schemas", t.log, |_| t.args.run()),
         Command::Migrate(t) => tool("migrate", t.log, |_| t.args.run()),
         Command::Stock(t) => tool("stock", t.log, |_| t.args.run()),

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::console as console_cli;
 use clap::{Args, Subcommand};
 use plumbing::{
     config::{Connections, Telemetry},
@@ -24,13 +25,15 @@ pub struct Settings<O: Args> {
 #[derive(Args, Debug, Clone)]
 pub struct AllOptions {
     #[command(flatten)]
-    ingress: ingress::Options,
+    pub(super) ingress: ingress::Options,
     #[command(flatten)]
     reserver: reserver::Options,
     #[command(flatten)]
     persister: persister::Options,
     #[command(flatten)]
     expirer: expirer::Options,
+    #[command(flatten)]
+    pub(super) console: console::Options,
 }
 
 /// The roles.
@@ -44,6 +47,8 @@ pub enum Role {
     Persister(Box<Settings<persister::Options>>),
     /// Ask for the release of holds that are due
     Expirer(Box<Settings<expirer::Options>>),
+    /// Serve the console at an address of its own; `all` serves it beside the API
+    Console(Box<Settings<console_cli::Alone>>),
     /// Every role in one process; if one fails, all stop
     All(Box<Settings<AllOptions>>),
 }
@@ -56,6 +61,7 @@ impl Role {
             Self::Reserver(settings) => serve("reserver", *settings, reserver::run),
             Self::Persister(settings) => serve("persister", *settings, persister::run),
             Self::Expirer(settings) => serve("expirer", *settings, expirer::run),
+            Self::Console(settings) => serve("console", *settings, console_cli::run),
             Self::All(settings) => serve("holdfast", *settings, all),
         }
     }
@@ -82,6 +88,7 @@ async fn all(connections: Connections, options: AllOptions, context: Context) ->
         stop: roles.stop().clone(),
         ..context
     };
+    let console = console_cli::beside(&connections, &options, context.stop.clone())?;
     let connect = || connections.clone();
     roles.spawn(
         "reserver",
@@ -97,7 +104,7 @@ async fn all(connections: Connections, options: AllOptions, context: Context) ->
     );
     roles.spawn(
         "ingress",
-        ingress::run(connect(), options.ingress, context.role("ingress")),
+        ingress::run_beside(connect(), options.ingress, context.role("ingress"), console),
     );
     roles.join_all(DRAIN_DEADLINE).await
 }

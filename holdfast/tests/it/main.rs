@@ -9,10 +9,12 @@ mod wire;
 mod world;
 
 mod answers;
+mod console;
 mod crash;
 mod dead_letters;
 mod documentation;
 mod input;
+mod live_stock;
 mod newer;
 mod outages;
 mod paying;

@@ -283,6 +283,11 @@ impl World {
         child.kill().await.expect("killed");
     }
 
+    /// The process' id.
+    pub async fn pid(&self, process: &'static str) -> u32 {
+        self.running.lock().await[process].id().expect("it runs")
+    }
+
     /// Another signal (STOP, CONT, TERM).
     pub async fn signal(&self, process: &'static str, signal: &str) {
         let running = self.running.lock().await;

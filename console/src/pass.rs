@@ -1,0 +1,172 @@
+//! Calls of the HTTP API, passed on as the person: the page speaks to the console only, and the console knows who may.
+
+use std::time::Duration;
+
+use axum::{
+    body::Bytes,
+    extract::{Path, RawQuery, State},
+    http::{HeaderMap, HeaderName, Method, StatusCode, header},
+    response::IntoResponse,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    App, Console,
+    access::Person,
+    audit,
+    problem::{Answer, Problem},
+    users::Role,
+};
+
+/// A call of the API answers in this time: it may wait 30 s for a decision.
+pub const TIMEOUT: Duration = Duration::from_secs(40);
+/// What of a request goes on, and what of an answer comes back.
+const ASKED: [&str; 3] = ["content-type", "idempotency-key", "prefer"];
+const ANSWERED: [&str; 4] = ["content-type", "location", "idempotent-replayed", "retry-after"];
+
+/// What a change needs, by its method and path; `None` where the console offers no such call.
+fn needed(method: &Method, path: &str) -> Option<(&'static str, Role)> {
+    let parts: Vec<&str> = path.split('/').collect();
+    match (method.as_str(), parts.as_slice()) {
+        ("POST", ["holds"]) => Some(("reserve", Role::Operator)),
+        ("POST", ["holds", _, "confirm"]) => Some(("confirm", Role::Operator)),
+        ("POST", ["holds", _, "cancel"]) => Some(("cancel", Role::Operator)),
+        ("POST", ["holds", _, "extend"]) => Some(("extend", Role::Operator)),
+        ("POST", ["stock", "adjustments"]) => Some(("adjust_stock", Role::Operator)),
+        ("PUT", ["skus", _]) => Some(("configure_sku", Role::Admin)),
+        _ => None,
+    }
+}
+
+fn is_readable(path: &str) -> bool {
+    let first = path.split('/').next().unwrap_or_default();
+    matches!(first, "holds" | "stock")
+}
+
+/// A look at holds or stock.
+pub async fn read(
+    State(app): State<App>,
+    _person: Person,
+    Path(path): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Answer {
+    if !is_readable(&path) || path.ends_with("/live") {
+        return Err(Problem::not_found());
+    }
+    let url = url(&app, &path, query.as_deref());
+    answer(send(&app, app.client.get(url)).await?).await
+}
+
+/// A change: the person's role, the audit, the command, the outcome.
+pub async fn change(
+    State(app): State<App>,
+    person: Person,
+    method: Method,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    let (action, role) = needed(&method, &path).ok_or_else(Problem::not_found)?;
+    person.must_be(role)?;
+    let detail = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let begun = audit::begin(&app, &person, action, &path, detail).await?;
+    let mut request = app.client.request(method, url(&app, &path, None)).body(body);
+    for name in ASKED {
+        if let Some(value) = headers.get(name) {
+            request = request.header(name, value);
+        }
+    }
+    let sent = send(&app, request.header("x-actor", person.actor())).await;
+    let outcome = sent.as_ref().map_or("unknown", |answer| outcome(answer.status()));
+    begun.end(outcome).await;
+    answer(sent?).await
+}
+
+fn outcome(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        202 => "pending",
+        200..300 => "ok",
+        400..500 => "refused",
+        _ => "unknown",
+    }
+}
+
+fn url(app: &Console, path: &str, query: Option<&str>) -> String {
+    // The path came decoded; what a SKU or an id may not have, the API refuses.
+    let path: String = path
+        .chars()
+        .filter(|c| c.is_ascii_graphic() && !"?#%\\".contains(*c))
+        .collect();
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    format!("{}/v1/{path}{query}", app.api.url)
+}
+
+/// Sends a request to the API with the service's token.
+pub async fn send(app: &Console, mut request: reqwest::RequestBuilder) -> Result<reqwest::Response, Problem> {
+    if let Some(token) = &app.api.token {
+        request = request.bearer_auth(token);
+    }
+    request.send().await.map_err(|error| {
+        tracing::debug!(%error, "the API does not answer the console");
+        Problem::unavailable("the HTTP API does not answer")
+    })
+}
+
+async fn answer(answered: reqwest::Response) -> Answer {
+    let status = answered.status();
+    let mut headers = HeaderMap::new();
+    for name in ANSWERED {
+        if let Some(value) = answered.headers().get(name) {
+            headers.insert(HeaderName::from_static(name), value.clone());
+        }
+    }
+    let body = answered
+        .bytes()
+        .await
+        .map_err(|_| Problem::unavailable("the HTTP API broke off its answer"))?;
+    Ok((status, headers, body).into_response())
+}
+
+/// What the API's process counts, as the plots need it: names, labels and values.
+pub async fn metrics(State(app): State<App>, _person: Person) -> Answer {
+    let answered = send(&app, app.client.get(format!("{}/metrics", app.api.url))).await?;
+    let text = answered
+        .text()
+        .await
+        .map_err(|_| Problem::unavailable("the HTTP API broke off its answer"))?;
+    let wanted = [
+        "holdfast_http_request",
+        "holdfast_tail_",
+        "holdfast_live_",
+        "holdfast_reserver_",
+        "holdfast_persister_",
+    ];
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| wanted.iter().any(|wanted| line.starts_with(wanted)))
+        .collect();
+    let body = json!({"at": plumbing::time::now_ms(), "lines": lines});
+    Ok(([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_known_changes_are_passed_on() {
+        let role = |method: Method, path: &str| needed(&method, path).map(|(_, role)| role);
+        assert_eq!(role(Method::POST, "holds"), Some(Role::Operator));
+        assert_eq!(role(Method::PUT, "skus/a"), Some(Role::Admin));
+        for (method, path) in [
+            (Method::POST, "holds/x/y/confirm"),
+            (Method::POST, "stock"),
+            (Method::PUT, "skus/a/b"),
+            (Method::POST, "../metrics"),
+            (Method::POST, ""),
+        ] {
+            assert_eq!(role(method, path), None, "{path}");
+        }
+        assert!(is_readable("holds/x") && is_readable("stock") && !is_readable("admin/secrets") && !is_readable(""));
+    }
+}

@@ -1,0 +1,95 @@
+//! What only Postgres knows: movements of stock, and what people did.
+
+use axum::{
+    Json,
+    extract::{Query, State},
+    response::IntoResponse,
+};
+use domain::Sku;
+use plumbing::task;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    App,
+    access::Person,
+    problem::{Answer, Problem},
+    users::Role,
+};
+
+/// Rows on a page.
+const ROWS_MAX: i64 = 200;
+
+#[derive(Deserialize)]
+pub struct OfSku {
+    sku: String,
+}
+
+#[derive(Serialize, sqlx::FromRow)]
+struct Movement {
+    decided_at: i64,
+    kind: String,
+    on_hand_change: i64,
+    held_change: i64,
+    allocated_change: i64,
+    on_hand: i64,
+    held: i64,
+    allocated: i64,
+    version: i64,
+    reason: Option<String>,
+    reference: Option<String>,
+    actor: Option<String>,
+    hold_id: Option<String>,
+}
+
+/// The last movements of a SKU, newest first.
+pub async fn movements(State(app): State<App>, _person: Person, Query(of): Query<OfSku>) -> Answer {
+    let sku = Sku::parse(&of.sku).map_err(|invalid| Problem::invalid(invalid.to_string()))?;
+    let pool = app.pool.clone();
+    let reading = task::spawn("console-movements", async move {
+        sqlx::query_as::<_, Movement>(
+            "SELECT decided_at, kind, on_hand_change, held_change, allocated_change, on_hand, held, allocated, version, \
+                    reason, reference, actor, hold_id::text AS hold_id \
+               FROM stock_movements WHERE tenant = 'default' AND sku = $1 ORDER BY command_offset DESC LIMIT $2",
+        )
+        .bind(sku.as_str().to_owned())
+        .bind(ROWS_MAX)
+        .fetch_all(&pool)
+        .await
+    });
+    Ok(Json(reading.await??).into_response())
+}
+
+#[derive(sqlx::FromRow)]
+struct Entry {
+    at: i64,
+    actor: String,
+    action: String,
+    subject: String,
+    detail: String,
+    outcome: Option<String>,
+}
+
+/// The last actions, newest first.
+pub async fn audit(State(app): State<App>, person: Person) -> Answer {
+    person.must_be(Role::Operator)?;
+    let pool = app.pool.clone();
+    let reading = task::spawn("console-audit-read", async move {
+        sqlx::query_as::<_, Entry>(
+            "SELECT at, actor, action, subject, detail::text AS detail, outcome FROM audit_log ORDER BY id DESC LIMIT $1",
+        )
+        .bind(ROWS_MAX)
+        .fetch_all(&pool)
+        .await
+    });
+    let entries: Vec<Value> = reading
+        .await??
+        .into_iter()
+        .map(|entry| {
+            let detail: Value = serde_json::from_str(&entry.detail).unwrap_or_default();
+            serde_json::json!({"at": entry.at, "actor": entry.actor, "action": entry.action, "subject": entry.subject,
+                "detail": detail, "outcome": entry.outcome})
+        })
+        .collect();
+    Ok(Json(entries).into_response())
+}

@@ -1,0 +1,60 @@
+// Elements, tables, times: what every page is made of. Text is always text, never markup.
+
+export function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+export const heading = (title, lead) => [h("h1", {}, title), h("p", { class: "lead" }, lead)];
+
+let saying;
+export function say(text) {
+  const said = document.getElementById("said");
+  clearTimeout(saying);
+  said.replaceChildren(h("p", {}, text));
+  saying = setTimeout(() => said.replaceChildren(), 6000);
+}
+
+// Runs what a button or a form asks for; says why it did not work.
+export function doing(action) {
+  return async (event) => {
+    event?.preventDefault();
+    const button = event?.submitter ?? event?.currentTarget;
+    const isButton = button instanceof HTMLButtonElement;
+    if (isButton) button.disabled = true;
+    try {
+      await action(event);
+    } catch (refused) {
+      say(refused.message);
+    } finally {
+      if (isButton) button.disabled = false;
+    }
+  };
+}
+
+export function table(caption, columns, rows) {
+  const head = columns.map(({ title, number }) => h("th", { scope: "col", class: number && "number" }, title));
+  const cells = (row) =>
+    columns.map(({ cell, number, wide }) => h("td", { class: (number && "number") || (wide && "wide") }, cell(row) ?? "–"));
+  const body = rows.length
+    ? rows.map((row) => h("tr", {}, cells(row)))
+    : [h("tr", {}, h("td", { colspan: columns.length, class: "soft" }, "Nothing here."))];
+  return h(
+    "div",
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
+    h("table", {}, h("caption", {}, caption), h("thead", {}, h("tr", {}, head)), h("tbody", {}, body)),
+  );
+}
+
+export const tag = (word) => h("span", { class: `tag ${word}` }, word);
+export const number = (value) => (value === undefined || value === null ? "–" : value.toLocaleString("en"));
+export const signed = (value) => (value > 0 ? `+${number(value)}` : number(value));
+export const time = (at) => (at ? new Date(at).toISOString().replace("T", " ").replace("Z", "") : "–");
+export const field = (label, input, short) => h("label", { class: short && "short" }, label, input);
+export const link = (to, text) => h("a", { href: `#/${to}` }, text);
