@@ -118,16 +118,16 @@ pub async fn log_in(
     ConnectInfo(from): ConnectInfo<SocketAddr>,
     Json(login): Json<Login>,
 ) -> Answer {
-    let who = [format!("name {}", login.name), format!("address {}", from.ip())];
-    let now = Instant::now();
-    if !app.brake.lets_try(&who, now) {
+    if login.name.len() > users::TEXT_MAX {
+        return Err(Problem::wrong_password());
+    }
+    if !app.brake.lets_try(&login.name, from.ip(), Instant::now()) {
         return Err(Problem::too_many("too many wrong passwords: wait a minute"));
     }
-    app.brake.count(&who, now);
     let Some(role) = users::check(&app.pool, login.name.clone(), login.password).await? else {
         return Err(Problem::wrong_password());
     };
-    app.brake.forgive(&who);
+    app.brake.forgive(&login.name, from.ip());
     let (token, csrf) = (secret(), secret());
     let person = Person {
         name: login.name,

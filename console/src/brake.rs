@@ -1,52 +1,66 @@
-//! The brake on guessing passwords: so many failures for a name or from an address, then a pause.
+//! The brake on guessing passwords: so many attempts, then a pause.
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    net::IpAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-/// Failures within [`WINDOW`] before nobody is let in under this name, or from this address.
-const FAILURES_MAX: usize = 5;
 const WINDOW: Duration = Duration::from_secs(60);
-/// Names and addresses that are remembered; beyond, the oldest window is forgotten first.
+/// Attempts within [`WINDOW`] on one name from one address: few, and nobody else is kept out by them.
+const OF_BOTH_MAX: usize = 5;
+/// From one address: an office behind one router still gets in.
+const OF_ADDRESS_MAX: usize = 30;
+/// On one name, from wherever: many machines guess together.
+const OF_NAME_MAX: usize = 60;
+/// Names and addresses that are remembered before the old ones are forgotten.
 const REMEMBERED_MAX: usize = 10_000;
 
-/// Recent failures by name and by address.
+/// Recent attempts.
 #[derive(Debug, Default)]
 pub struct Brake(Mutex<HashMap<String, Vec<Instant>>>);
 
 impl Brake {
-    /// Whether another attempt may be made now.
-    pub fn lets_try(&self, who: &[String], now: Instant) -> bool {
-        let failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let recent = |who: &String| {
-            let of_who = failures.get(who).map_or(&[][..], Vec::as_slice);
-            of_who.iter().filter(|at| now.duration_since(**at) < WINDOW).count()
-        };
-        who.iter().all(|who| recent(who) < FAILURES_MAX)
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<Instant>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts an attempt before its outcome is known, so that many at once are no way around.
-    pub fn count(&self, who: &[String], now: Instant) {
-        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if failures.len() > REMEMBERED_MAX {
-            failures.retain(|_, at| at.iter().any(|at| now.duration_since(*at) < WINDOW));
+    /// Whether an attempt may be made now. It is counted at once, so that many at the same time are no way around.
+    pub fn lets_try(&self, name: &str, from: IpAddr, now: Instant) -> bool {
+        let mut attempts = self.lock();
+        if attempts.len() > REMEMBERED_MAX {
+            attempts.retain(|_, at| at.iter().any(|at| now.duration_since(*at) < WINDOW));
         }
-        for who in who {
-            let at = failures.entry(who.clone()).or_default();
+        let keys = keys(name, from);
+        for (key, max) in &keys {
+            let at = attempts.entry(key.clone()).or_default();
             at.retain(|at| now.duration_since(*at) < WINDOW);
-            at.push(now);
+            if at.len() >= *max {
+                return false;
+            }
         }
+        for (key, _) in keys {
+            attempts.entry(key).or_default().push(now);
+        }
+        true
     }
 
     /// It was the right password.
-    pub fn forgive(&self, who: &[String]) {
-        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for who in who {
-            failures.remove(who);
+    pub fn forgive(&self, name: &str, from: IpAddr) {
+        let mut attempts = self.lock();
+        for (key, _) in keys(name, from) {
+            attempts.remove(&key);
         }
     }
+}
+
+fn keys(name: &str, from: IpAddr) -> [(String, usize); 3] {
+    [
+        (format!("{name} from {from}"), OF_BOTH_MAX),
+        (format!("from {from}"), OF_ADDRESS_MAX),
+        (format!("{name} from anywhere"), OF_NAME_MAX),
+    ]
 }
 
 #[cfg(test)]
@@ -54,18 +68,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn five_failures_bring_a_pause_for_the_name_and_the_address() {
+    fn a_few_wrong_passwords_bring_a_pause_for_who_guesses_and_nobody_else() {
         let (brake, now) = (Brake::default(), Instant::now());
-        let who = |name: &str, addr: &str| vec![name.to_owned(), addr.to_owned()];
-        for _ in 0..5 {
-            assert!(brake.lets_try(&who("ann", "a"), now));
-            brake.count(&who("ann", "a"), now);
+        let addr = |last| IpAddr::from([127, 0, 0, last]);
+        for _ in 0..OF_BOTH_MAX {
+            assert!(brake.lets_try("ann", addr(1), now));
         }
-        assert!(!brake.lets_try(&who("ann", "b"), now));
-        assert!(!brake.lets_try(&who("ben", "a"), now));
-        assert!(brake.lets_try(&who("ben", "b"), now));
-        assert!(brake.lets_try(&who("ann", "a"), now + WINDOW));
-        brake.forgive(&who("ann", "a"));
-        assert!(brake.lets_try(&who("ann", "a"), now));
+        assert!(!brake.lets_try("ann", addr(1), now));
+        assert!(brake.lets_try("ann", addr(2), now) && brake.lets_try("ben", addr(1), now));
+        assert!(brake.lets_try("ann", addr(1), now + WINDOW));
+        brake.forgive("ann", addr(1));
+        assert!(brake.lets_try("ann", addr(1), now));
+    }
+
+    #[test]
+    fn many_names_from_one_address_and_one_name_from_many_are_braked_too() {
+        let (brake, now) = (Brake::default(), Instant::now());
+        let tries = |name: &dyn Fn(u8) -> String, last: &dyn Fn(u8) -> u8| {
+            (0..100)
+                .filter(|try_| brake.lets_try(&name(*try_), IpAddr::from([127, 0, 0, last(*try_)]), now))
+                .count()
+        };
+        assert_eq!(tries(&|number| format!("user-{number}"), &|_| 200), OF_ADDRESS_MAX);
+        assert_eq!(tries(&|_| "ann".to_owned(), &|number| number), OF_NAME_MAX);
     }
 }

@@ -13,7 +13,7 @@ use sqlx::PgPool;
 /// Shortest password that a person may choose, in bytes.
 const PASSWORD_MIN: usize = 12;
 /// Longest name and password, in bytes.
-const TEXT_MAX: usize = 128;
+pub const TEXT_MAX: usize = 128;
 
 /// What a user may do; each may what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -37,12 +37,13 @@ async function show() {
     link.toggleAttribute("aria-current", link.dataset.page === id);
     if (link.dataset.page === id) link.setAttribute("aria-current", "page");
   }
-  const room = h("div");
+  const room = h("div", { "aria-busy": "true", "data-shows": location.hash });
   main.replaceChildren(room);
   const left = [];
   leave = () => left.forEach((done) => done());
   const mayAct = me.role !== "viewer";
   await doing(() => page(room, { me, mayAct, argument: rest[0] ?? "", onLeave: (done) => left.push(done) }))();
+  room.removeAttribute("aria-busy");
 }
 
 function header() {

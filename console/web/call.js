@@ -8,7 +8,8 @@ export const setMark = (mark) => (csrf = mark);
 
 export class Refused extends Error {
   constructor(status, problem) {
-    super(problem.detail ?? problem.title ?? `The server answered ${status}.`);
+    const { title, detail } = problem;
+    super([...new Set([title, detail])].filter(Boolean).join(": ") || `The server answered ${status}.`);
     this.status = status;
     this.code = problem.code;
     this.problem = problem;

@@ -32,7 +32,7 @@ export async function holds(room, context) {
     );
   };
   room.append(
-    h("form", { class: "row", onsubmit: doing(search) }, field("Id", id), field("Buyer", user), field("SKU", sku), field("State", state, true), h("button", { class: "main" }, "Find")),
+    h("form", { class: "row", onsubmit: doing(search) }, field("Id", id), field("Buyer", user), field("SKU", sku), field("State", state, "short"), h("button", { class: "main" }, "Find")),
     found,
   );
   await search();

@@ -2,10 +2,16 @@
 
 const watchers = new Map(); // SKU -> callbacks
 const newest = new Map(); // SKU -> stock
+const AGAIN_MS = 500;
 let socket = null;
 let pause = 250;
 
 const send = (message) => socket?.readyState === WebSocket.OPEN && socket.send(JSON.stringify(message));
+
+function askAgain() {
+  const unknown = [...watchers.keys()].filter((sku) => !newest.has(sku));
+  if (unknown.length) send({ subscribe: unknown });
+}
 
 function open() {
   if (socket || watchers.size === 0) return;
@@ -17,7 +23,9 @@ function open() {
     send({ subscribe: [...watchers.keys()].slice(0, 100) });
   };
   socket.onmessage = ({ data }) => {
-    const { stock } = JSON.parse(data);
+    const { stock, problem } = JSON.parse(data);
+    // A SKU that is not there yet may come: ask again for what is still unknown.
+    if (problem?.code === "unknown_sku") setTimeout(askAgain, AGAIN_MS);
     if (!stock) return;
     newest.set(stock.sku, stock);
     for (const tell of watchers.get(stock.sku) ?? []) tell(stock);

@@ -56,5 +56,6 @@ export const tag = (word) => h("span", { class: `tag ${word}` }, word);
 export const number = (value) => (value === undefined || value === null ? "–" : value.toLocaleString("en"));
 export const signed = (value) => (value > 0 ? `+${number(value)}` : number(value));
 export const time = (at) => (at ? new Date(at).toISOString().replace("T", " ").replace("Z", "") : "–");
-export const field = (label, input, short) => h("label", { class: short && "short" }, label, input);
+// `width`: short for a number, middle for a name; without one it takes the room there is.
+export const field = (label, input, width) => h("label", { class: width }, label, input);
 export const link = (to, text) => h("a", { href: `#/${to}` }, text);

@@ -18,7 +18,7 @@ export async function shop(room, { me, mayAct, onLeave }) {
   room.append(
     ...heading("Shop", mayAct ? "Reserve something; it is yours for two minutes, then pay or it goes back." : "What is left, as it changes. A viewer only looks."),
   );
-  if (mayAct) room.append(h("form", { class: "row", onsubmit: (event) => event.preventDefault() }, field("Buyer", buyer)));
+  if (mayAct) room.append(h("form", { class: "row", onsubmit: (event) => event.preventDefault() }, field("Buyer", buyer, "middle")));
   room.append(basket, goods);
 
   const rows = new Map(); // hold id -> how to tick

@@ -13,7 +13,7 @@ export async function stock(room, context) {
       event.preventDefault();
       location.hash = `#/stock/${encodeURIComponent(sku.value)}`;
     };
-    room.append(h("form", { class: "row", onsubmit: go }, field("A SKU, also a new one", sku), h("button", {}, "Open")));
+    room.append(h("form", { class: "row", onsubmit: go }, field("A SKU, also a new one", sku, "middle"), h("button", {}, "Open")));
   }
   const { stock: all } = await get("v1/stock?limit=100");
   const cells = new Map();
@@ -97,10 +97,10 @@ async function one(room, { mayAct, argument: sku, onLeave }) {
       });
     room.append(
       h("h2", {}, "Adjust"),
-      h("form", { class: "row", id: "adjust", onsubmit: adjust(() => ({ change: Number(change.value), reason: why1.value }), "Adjusted.") }, field("Units more, or less", change, true), field("Reason", why1), h("button", { class: "main" }, "Adjust")),
+      h("form", { class: "row", id: "adjust", onsubmit: adjust(() => ({ change: Number(change.value), reason: why1.value }), "Adjusted.") }, field("Change", change, "short"), field("Reason", why1), h("button", { class: "main" }, "Adjust")),
       h("h2", {}, "Count"),
       h("p", { class: "soft" }, "Count all that lies on the shelf, with what is held and sold. If the number that you counted against has changed meanwhile, nothing is written."),
-      h("form", { class: "row", id: "count", onsubmit: adjust(() => ({ set: Number(counted.value), expected: Number(expected.value), reason: why2.value }), "Counted.") }, field("Counted", counted, true), field("Expected", expected, true), field("Reason", why2), h("button", { class: "main" }, "Write the count")),
+      h("form", { class: "row", id: "count", onsubmit: adjust(() => ({ set: Number(counted.value), expected: Number(expected.value), reason: why2.value }), "Counted.") }, field("Counted", counted, "short"), field("Expected", expected, "short"), field("Reason", why2), h("button", { class: "main" }, "Write the count")),
     );
   }
   room.append(h("h2", {}, "Movements"), moved);

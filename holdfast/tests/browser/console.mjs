@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { chromium } from "playwright-core";
 
-const { HOLDFAST_URL: URL_, HOLDFAST_CHROMIUM: executablePath = "chromium", HOLDFAST_SHOTS: shots } = process.env;
+const { HOLDFAST_URL: URL_, HOLDFAST_CHROMIUM: executablePath = "/usr/bin/chromium", HOLDFAST_SHOTS: shots } = process.env;
 const people = JSON.parse(process.env.HOLDFAST_PEOPLE); // name -> password
 const axeSource = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
@@ -46,7 +46,7 @@ async function enter(name, options) {
 
 const go = async (page, hash) => {
   await page.evaluate((to) => (location.hash = to), `#/${hash}`);
-  await page.locator("main h1").waitFor();
+  await page.locator(`main > div[data-shows="#/${hash}"]:not([aria-busy]) h1`).waitFor();
 };
 const said = (page) => page.locator("#said");
 const api = async (path, body) => {
@@ -173,7 +173,7 @@ const stories = {
       const page = await enter("olga", { colorScheme, reducedMotion: "reduce" });
       for (const hash of pages) {
         await go(page, hash);
-        await page.waitForLoadState("networkidle");
+        if (shots && hash === "lanes") await page.locator("svg.plot polyline[points]").first().waitFor();
         await page.evaluate(axeSource);
         const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
         const serious = violations.filter(({ impact }) => impact === "serious" || impact === "critical");

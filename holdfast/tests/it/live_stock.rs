@@ -129,6 +129,6 @@ fn a_thousand_viewers_cost_little_and_each_gets_only_its_rooms() {
             everything.0, everything.1,
         );
         assert!(saved > 80.0, "{saved}");
-        assert!(each_bytes < 200_000, "{each_bytes} bytes for a viewer");
+        assert!(each_bytes < 60_000, "{each_bytes} bytes for a viewer");
     });
 }

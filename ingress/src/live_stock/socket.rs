@@ -41,6 +41,8 @@ use crate::{
 const ROOMS_MAX: usize = 100;
 /// Largest message of a client, in bytes: a hundred SKUs of the greatest length, twice.
 const MESSAGE_MAX: usize = 16 * 1024;
+/// What is read at once, in bytes.
+const READ_BUFFER: usize = 2 * 1024;
 /// How often a client is asked whether it is still there.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 /// After so long without a word, not even a pong, it is gone.
@@ -77,6 +79,8 @@ pub async fn watch(
     Ok(upgrade
         .max_message_size(MESSAGE_MAX)
         .max_frame_size(MESSAGE_MAX)
+        // Most viewers say little: the default of 128 KiB each would be most of what they cost.
+        .read_buffer_size(READ_BUFFER)
         // What is written is one message at a time; a client that takes none holds up this one only.
         .max_write_buffer_size(2 * MESSAGE_MAX)
         .write_buffer_size(0)
