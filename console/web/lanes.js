@@ -44,7 +44,8 @@ function plot(title, unit) {
   const last = h("b", {}, "–");
   const values = [];
   const add = (value) => {
-    values.push(Number.isFinite(value) ? value : 0);
+    const known = Number.isFinite(value) ? value : 0;
+    values.push(known, ...(values.length ? [] : [known])); // One point alone is no line.
     if (values.length > KEPT) values.shift();
     const most = Math.max(...values, 1e-9);
     line.setAttribute("points", values.map((value, index) => `${KEPT - values.length + index},${96 - (92 * value) / most}`).join(" "));
