@@ -11,6 +11,7 @@ mod setup;
 mod show;
 mod stock;
 mod tail;
+mod torture;
 mod verify;
 
 use std::{
@@ -88,6 +89,12 @@ enum Command {
     ///
     /// Without --password-stdin the password is made here and printed once. The person's sessions end.
     ConsoleUser(Tool<console::ConsoleUser>),
+    /// Break a system on purpose, under load, and see whether it keeps its promises
+    ///
+    /// Starts processes of its own on topics, tables and keys of its own, and lets buyers loose on them while it kills, pauses and
+    /// loses what the plan says. Then all is healed, and what the clients were told is laid beside the log, Redis and Postgres.
+    /// Exit code 1 on any violation. The plans `engines` and `all` need engines that nobody else uses.
+    Torture(Tool<torture::Torture>),
     /// Seed a small catalogue and run a short sale with more buyers than units
     ///
     /// It sells five VIP tickets to forty buyers at once, some concert tickets, shirts (at most two each) and mugs (a few of
@@ -167,6 +174,7 @@ pub fn main() -> ExitCode {
         Command::Verify(t) => tool("verify", t.log, |_| t.args.run()),
         Command::Lanes(t) => tool("lanes", t.log, |_| t.args.run()),
         Command::DeadLetters(t) => tool("dead-letters", t.log, |_| t.args.run()),
+        Command::Torture(t) => tool("torture", t.log, |_| t.args.run()),
         Command::Doctor(t) => tool("doctor", t.log, |_| t.args.run()),
         Command::Demo(t) => tool("demo", t.log, |_| t.args.run()),
         Command::Bench(t) => tool("bench", t.log, |_| t.args.run()),

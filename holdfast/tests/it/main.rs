@@ -20,6 +20,7 @@ mod outages;
 mod paying;
 mod sale;
 mod seen;
+mod torture;
 mod transactions;
 mod upstream;
 mod zombies;

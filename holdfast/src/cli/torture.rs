@@ -1,0 +1,100 @@
+//! `torture`.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use clap::Args;
+use plumbing::config::Connections;
+
+use super::Outcome;
+use crate::torture::{self, Inflicted, Options, Plan};
+
+/// Break a system on purpose, under load, and see whether it keeps its promises.
+#[derive(Args, Debug)]
+pub struct Torture {
+    /// Which faults
+    #[arg(long, value_enum, default_value = "roles")]
+    plan: Plan,
+
+    /// How long faults are inflicted
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    seconds: u64,
+
+    /// The same seed draws the same plan
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+
+    /// How many buyers ask at once
+    #[arg(long, default_value_t = 16)]
+    buyers: usize,
+
+    /// Where the processes' logs and the clients' history go
+    #[arg(long, default_value = ".holdfast/torture", value_name = "FOLDER")]
+    logs: PathBuf,
+
+    /// The script that kills and starts engines
+    #[arg(long, default_value = "infra/services.sh", value_name = "FILE")]
+    services: PathBuf,
+
+    /// Print the whole report as JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connections: Connections,
+}
+
+impl Torture {
+    pub async fn run(self) -> anyhow::Result<Outcome> {
+        let options = Options {
+            plan: self.plan,
+            seconds: self.seconds,
+            seed: self.seed,
+            buyers: self.buyers,
+            logs: self.logs,
+            services: self.services,
+        };
+        let report = torture::run(self.connections, &options).await?;
+        if self.json {
+            super::print(&format!("{}\n", serde_json::to_string_pretty(&report)?));
+        } else {
+            super::print(&text(&report));
+        }
+        Ok(if report.violations.is_empty() {
+            Outcome::Fine
+        } else {
+            Outcome::NotInOrder
+        })
+    }
+}
+
+fn text(report: &torture::Report) -> String {
+    let mut by_fault: BTreeMap<_, Vec<&Inflicted>> = BTreeMap::new();
+    for fault in &report.faults {
+        by_fault.entry(fault.fault).or_default().push(fault);
+    }
+    let mut table = super::table(&["fault", "times", "in flight", "longest pause: median", "worst"]);
+    for (fault, times) in by_fault {
+        let mut pauses: Vec<i64> = times.iter().map(|time| time.pause_ms).collect();
+        pauses.sort_unstable();
+        let ms = |value: Option<&i64>| value.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
+        table.add_row([
+            format!("{fault:?}"),
+            times.len().to_string(),
+            times.iter().map(|time| time.in_flight).sum::<usize>().to_string(),
+            ms(pauses.get(pauses.len() / 2)),
+            ms(pauses.last()),
+        ]);
+    }
+    let mut text = format!(
+        "{table}\nseed {}: {} requests, {} decided, {} violations (logs: {})\n",
+        report.seed,
+        report.requests,
+        report.decided,
+        report.violations.len(),
+        report.logs.display()
+    );
+    for violation in &report.violations {
+        text.push_str(&format!("  {violation}\n"));
+    }
+    text
+}
