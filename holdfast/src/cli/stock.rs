@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
-use domain::Sku;
+use domain::{HoldId, Sku};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -22,6 +22,8 @@ enum What {
     Set(Set),
     /// Add or take units on hand, such as `adjust mug -2`; makes a new SKU too
     Adjust(Adjust),
+    /// Take units back that were sold, as a movement of its own
+    Return(Return),
     /// Replace a SKU's policy
     Policy(Policy),
     /// Show SKUs, or all of them
@@ -66,6 +68,26 @@ struct Adjust {
     change: i64,
     #[command(flatten)]
     why: Why,
+    #[command(flatten)]
+    call: Call,
+}
+
+#[derive(Args, Debug)]
+struct Return {
+    #[arg(value_parser = |text: &str| Sku::parse(text))]
+    sku: Sku,
+    /// Units that came back
+    #[arg(value_parser = clap::value_parser!(i64).range(1..))]
+    units: i64,
+    /// Why, for the books
+    #[arg(long)]
+    reason: String,
+    /// The document behind it
+    #[arg(long)]
+    reference: Option<String>,
+    /// The hold that they were sold by
+    #[arg(long, value_name = "ID", value_parser = |text: &str| HoldId::parse(text))]
+    hold: Option<HoldId>,
     #[command(flatten)]
     call: Call,
 }
@@ -120,6 +142,17 @@ impl Stock {
             What::Adjust(adjust) => {
                 let body = json!({"sku": adjust.sku.as_str(), "change": adjust.change});
                 adjust.call.change(with_why(body, adjust.why)).await?;
+            }
+            What::Return(returned) => {
+                let mut body =
+                    json!({"sku": returned.sku.as_str(), "quantity": returned.units, "reason": returned.reason});
+                if let Some(reference) = returned.reference {
+                    body["reference"] = reference.into();
+                }
+                if let Some(hold_id) = returned.hold {
+                    body["hold_id"] = hold_id.to_string().into();
+                }
+                returned.call.command(Method::POST, "/v1/stock/returns", body).await?;
             }
             What::Policy(policy) => {
                 let mut body = json!({"safety_stock": policy.safety_stock});

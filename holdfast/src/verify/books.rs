@@ -1,12 +1,12 @@
-//! One lane's events, read in order into a ledger, with every contradiction noted (I1, I4, and I2's chain).
+//! One lane's events, read in order into a ledger, with every contradiction noted (I1, I4, I7, and I2's chain).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     hash::{DefaultHasher, Hash, Hasher},
     time::{Duration, Instant},
 };
 
-use domain::{Event, EventBody, EventId, Lane, LaneState, Ledger, Reason, Stamp, Verdict};
+use domain::{Event, EventBody, EventId, HoldId, Lane, LaneState, Ledger, Reason, Stamp, Text, Verdict};
 use schemas::picture::Checkpoint;
 
 use super::report::{Differences, Place};
@@ -55,6 +55,7 @@ impl Books {
             decided: Vec::new(),
             events: BTreeMap::new(),
             void: 0,
+            refunds: HashSet::new(),
         };
         Self { log, pages }
     }
@@ -134,6 +135,8 @@ pub struct Pages {
     pub events: BTreeMap<String, u64>,
     /// Void events.
     pub void: u64,
+    /// Payments that have to be given back, by hold.
+    refunds: HashSet<(HoldId, Text)>,
 }
 
 impl Pages {
@@ -169,6 +172,9 @@ impl Pages {
         };
         self.count(event.body.name());
         self.decided.push(decided(record.offset, &event));
+        if let Some(problem) = self.paid_and_refunded(&event) {
+            differences.note(Place::Log, format!("{} {problem}", place()));
+        }
         for problem in self.form(record, &event) {
             differences.note(Place::Log, format!("{} {problem}", place()));
         }
@@ -185,6 +191,23 @@ impl Pages {
             self.adopt(&event);
         }
         Ok(())
+    }
+
+    /// I7: a payment that has to be given back confirms nothing. (The other way round the ledger looks.)
+    fn paid_and_refunded(&mut self, event: &Event) -> Option<String> {
+        let hold_id = event.hold_id?;
+        match &event.body {
+            EventBody::RefundRequired { payment_ref, .. } => {
+                self.refunds.insert((hold_id, payment_ref.clone()));
+                None
+            }
+            EventBody::HoldConfirmed => {
+                let payment_ref = event.hold.as_ref()?.payment_ref.clone()?;
+                let named = format!("confirms hold {hold_id} by payment {payment_ref}, which has to be given back");
+                self.refunds.contains(&(hold_id, payment_ref)).then_some(named)
+            }
+            _ => None,
+        }
     }
 
     fn count(&mut self, name: &str) {

@@ -236,6 +236,20 @@ fn sales_are_shipped_once_or_taken_back_and_returns_are_movements() {
         let typo = json!({"sku": "typo", "quantity": 1, "reason": "too small"});
         let answer = world.post("/v1/stock/returns", &typo).await;
         assert_eq!((answer.status, answer.code()), (404, "unknown_sku"));
+        let hold = shipped.to_string();
+        let arguments = [
+            "stock",
+            "return",
+            "sold",
+            "2",
+            "--reason",
+            "too small",
+            "--hold",
+            hold.as_str(),
+        ];
+        let (code, out, error) = world.run(&arguments).await;
+        assert_eq!(code, 0, "{out}{error}");
+        assert_eq!(world.counters("sold").await, (12, 0, 0, 12));
         world.assert_verified().await;
         for (kind, expected) in [
             (
@@ -248,7 +262,7 @@ fn sales_are_shipped_once_or_taken_back_and_returns_are_movements() {
             ),
             (
                 "SELECT count(*) FROM stock_movements WHERE kind = 'StockReturned' AND hold_id IS NOT NULL",
-                1,
+                2,
             ),
             ("SELECT count(*) FROM orders", 2),
         ] {
@@ -300,5 +314,27 @@ fn redis_flushed_while_payments_are_made_is_rebuilt_with_them() {
         let left = terms.expires_at - terms.changed_at;
         assert_eq!(Some(left), before.hold.and_then(|hold| hold.remaining_ms));
         world.assert_verified().await;
+    });
+}
+
+/// I7: the lane cannot know that a payment of a hold that is still held is given back; `verify` sees it.
+#[test]
+fn a_hold_that_is_confirmed_by_a_payment_that_has_to_be_given_back_is_found() {
+    play(async {
+        let other = Setup::new().start().await;
+        let wire = Wire::of(&other).await;
+        other.stock("both", 1).await;
+        let hold_id = held(&other, "both", 60).await;
+        wire.ask(hold_id, require_refund(hold_id, "payment-1")).await;
+        other.assert_verified().await;
+        assert_eq!(other.confirm(&hold_id.to_string()).await.status, 200);
+        let report = holdfast::verify::run(&other.connections, holdfast::verify::Options::at_rest())
+            .await
+            .expect("verify can look");
+        let found = report
+            .differences
+            .iter()
+            .any(|difference| difference.what.contains("has to be given back"));
+        assert!(found && report.differences.len() == 1, "{:?}", report.differences);
     });
 }
