@@ -24,6 +24,8 @@ BROKERS = os.environ.get("HOLDFAST_KAFKA_BROKERS", "127.0.0.1:19092")
 REGISTRY = os.environ.get("HOLDFAST_REGISTRY_URL", "http://127.0.0.1:18081/apis/ccompat/v7")
 PREFIX = os.environ.get("HOLDFAST_TOPIC_PREFIX", "")
 COMMANDS, EVENTS = PREFIX + "inventory.commands.v1", PREFIX + "inventory.events.v1"
+# Events on the way to an outcome; a cart over several lanes has some in each.
+STEPS = {"CommandForwarded", "HoldPending", "RelayIgnored"}
 
 
 class Holdfast:
@@ -71,8 +73,8 @@ class Holdfast:
                 continue
             event = self.deserialize(record.value(), SerializationContext(EVENTS, MessageField.VALUE))
             kind = dict(record.headers())["ce_type"].decode().removeprefix("holdfast.")
-            # A command in another lane than its own is sent on: the outcome is the event of its copy.
-            if event["request_id"] == request_id and kind != "CommandForwarded":
+            # A command in another lane than its own is sent on, and a cart passes through its lanes: the outcome comes later.
+            if event["request_id"] == request_id and kind not in STEPS and not kind.startswith("Part"):
                 return {"type": kind, "lane": record.partition(), "offset": record.offset()} | event
         raise SystemExit(f"no outcome of {request_id} yet: it is still coming, so ask again with the same key")
 

@@ -1,7 +1,11 @@
 //! Commands: records that ask. Each is legal by construction; what cannot be built is refused before it is decided.
 
 use crate::{
+    cart::{CartLine, PartId, PartStep},
+    event::Shortage,
     ids::HoldId,
+    lane::Lane,
+    refusal::Reason,
     values::{Invalid, Key, Lines, Millis, Quantity, Sku, Tenant, Text, UserId},
 };
 
@@ -11,14 +15,23 @@ pub enum Policy {
     /// Hold the whole cart or nothing.
     #[default]
     AllOrNothing,
+    /// Hold the lines that are there, each whole or not at all.
+    PerLine,
+    /// Hold as many units of each line as there are.
+    UpTo,
 }
 
 impl Policy {
+    /// All policies.
+    pub const ALL: [Self; 3] = [Self::AllOrNothing, Self::PerLine, Self::UpTo];
+
     /// The policy's name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::AllOrNothing => "all_or_nothing",
+            Self::PerLine => "per_line",
+            Self::UpTo => "up_to",
         }
     }
 
@@ -27,10 +40,10 @@ impl Policy {
     /// # Errors
     /// [`Invalid`] for a name that this version does not know.
     pub fn parse(name: &str) -> Result<Self, Invalid> {
-        match name {
-            "all_or_nothing" => Ok(Self::AllOrNothing),
-            _ => Err(Invalid::new("policy", "must be all_or_nothing")),
-        }
+        Self::ALL
+            .into_iter()
+            .find(|policy| policy.name() == name)
+            .ok_or_else(|| Invalid::new("policy", "must be all_or_nothing, per_line or up_to"))
     }
 }
 
@@ -179,6 +192,44 @@ pub enum CommandBody {
         /// Why.
         reason: Text,
     },
+    /// Hold this lane's lines of another lane's cart, all or nothing, and pass the cart on.
+    Relay {
+        /// Which cart.
+        part: PartId,
+        /// The lane that is asked.
+        lane: Lane,
+        /// Who buys.
+        user_id: UserId,
+        /// Not at or after this log time, in milliseconds.
+        relay_until: Millis,
+        /// All lines of the cart.
+        cart: Vec<CartLine>,
+    },
+    /// To the home lane: all lanes hold.
+    RelayDone {
+        /// Which cart.
+        part: PartId,
+    },
+    /// To the home lane: a lane cannot hold its lines.
+    RelayFailed {
+        /// Which cart.
+        part: PartId,
+        /// Why.
+        reason: Reason,
+        /// That lane's lines that could not be held.
+        shortages: Vec<Shortage>,
+    },
+    /// From the home lane: what became of the cart.
+    Follow {
+        /// Which cart.
+        part: PartId,
+        /// The lane that is told.
+        lane: Lane,
+        /// Until when a relay of the cart may still hold, in log milliseconds.
+        relay_until: Millis,
+        /// What.
+        step: PartStep,
+    },
     /// Replace the SKU's policy; makes the SKU when it is new.
     ConfigureSku {
         /// Which SKU.
@@ -206,6 +257,15 @@ impl CommandBody {
             Self::Unallocate { .. } => "Unallocate",
             Self::ReturnStock { .. } => "ReturnStock",
             Self::RequireRefund { .. } => "RequireRefund",
+            Self::Relay { .. } => "Relay",
+            Self::RelayDone { .. } => "RelayDone",
+            Self::RelayFailed { .. } => "RelayFailed",
+            Self::Follow { step, .. } => match step {
+                PartStep::Settle => "Settle",
+                PartStep::Undo => "Undo",
+                PartStep::Ship => "ShipPart",
+                PartStep::Unallocate => "UnallocatePart",
+            },
         }
     }
 
@@ -222,6 +282,10 @@ impl CommandBody {
             | Self::Ship { hold_id, .. }
             | Self::Unallocate { hold_id, .. }
             | Self::RequireRefund { hold_id, .. } => Some(*hold_id),
+            Self::Relay { part, .. }
+            | Self::RelayDone { part }
+            | Self::RelayFailed { part, .. }
+            | Self::Follow { part, .. } => Some(part.hold_id),
             Self::Reserve(_) | Self::AdjustStock { .. } | Self::ConfigureSku { .. } | Self::ReturnStock { .. } => None,
         }
     }

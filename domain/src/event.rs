@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use crate::{
+    cart::{Cart, PartStep, PartTerms},
     command::{Policy, Source},
     fingerprint::Fingerprint,
     hold::HoldState,
@@ -40,6 +41,8 @@ pub struct Shortage {
     pub requested: i64,
     /// Units that were available (for a purchase limit: that the user may still have).
     pub available: i64,
+    /// Whether units that would do are in carts that are not decided yet: they may come back within seconds.
+    pub retry: bool,
 }
 
 /// What a hold is, after the decision.
@@ -71,6 +74,24 @@ pub struct HoldTerms {
     pub reason: Option<Text>,
     /// While it is paying: the time that it had left when the payment began, in milliseconds.
     pub remaining_ms: Option<Millis>,
+    /// What it is made of, where its lines live in several lanes.
+    pub cart: Option<Cart>,
+    /// SKU and units that were asked for, ascending by SKU, where the policy lets the lines be others.
+    pub asked: Vec<(Sku, i64)>,
+}
+
+impl HoldTerms {
+    /// All lines of a hold that has `own` in its home lane, ascending by SKU.
+    #[must_use]
+    pub fn all_lines(&self, own: &[(Sku, i64)]) -> Vec<(Sku, i64)> {
+        let Some(cart) = &self.cart else {
+            return own.to_vec();
+        };
+        let lines = cart.lines.iter();
+        let mut all: Vec<_> = lines.map(|line| (line.sku.clone(), line.quantity)).collect();
+        all.sort();
+        all
+    }
 }
 
 /// What was decided.
@@ -83,7 +104,9 @@ pub enum EventBody {
         /// Host and process, for people.
         owner: Text,
     },
-    /// Units are held.
+    /// This lane holds its lines of a cart over several lanes; the others are asked one after the other.
+    HoldPending,
+    /// Units are held, in all lanes.
     HoldCreated,
     /// Nothing is held.
     HoldRejected {
@@ -170,6 +193,22 @@ pub enum EventBody {
         /// What the command id stands for.
         fingerprint: Fingerprint,
     },
+    /// This lane holds its lines of another lane's cart.
+    PartHeld,
+    /// This lane cannot hold its lines of another lane's cart.
+    PartRefused {
+        /// Why.
+        reason: Reason,
+        /// Every line that could not be held.
+        shortages: Vec<Shortage>,
+    },
+    /// The part of another lane's cart went where that lane's decision sends it.
+    PartFollowed {
+        /// Where.
+        step: PartStep,
+    },
+    /// A record between the lanes of a cart that changes nothing here: it came again, or too late.
+    RelayIgnored,
     /// The command was in the wrong lane; a copy goes to its own.
     CommandForwarded {
         /// The lane where it belongs.
@@ -192,6 +231,7 @@ impl EventBody {
     pub fn name(&self) -> &'static str {
         match self {
             Self::LaneOpened { .. } => "LaneOpened",
+            Self::HoldPending => "HoldPending",
             Self::HoldCreated => "HoldCreated",
             Self::HoldRejected { .. } => "HoldRejected",
             Self::HoldConfirmed => "HoldConfirmed",
@@ -202,6 +242,15 @@ impl EventBody {
             Self::StockAdjusted { .. } => "StockAdjusted",
             Self::StockReplayed => "StockReplayed",
             Self::SkuConfigured { .. } => "SkuConfigured",
+            Self::PartHeld => "PartHeld",
+            Self::PartRefused { .. } => "PartRefused",
+            Self::PartFollowed { step } => match step {
+                PartStep::Settle => "PartSettled",
+                PartStep::Undo => "PartUndone",
+                PartStep::Ship => "PartShipped",
+                PartStep::Unallocate => "PartUnallocated",
+            },
+            Self::RelayIgnored => "RelayIgnored",
             Self::CommandForwarded { .. } => "CommandForwarded",
             Self::OffsetsSkipped => "OffsetsSkipped",
             Self::CommandRefused { .. } => "CommandRefused",
@@ -240,6 +289,8 @@ pub struct Event {
     pub source: Option<Source>,
     /// The hold after the decision.
     pub hold: Option<HoldTerms>,
+    /// This lane's part of another lane's cart, after the decision.
+    pub part: Option<PartTerms>,
     /// The SKUs after the decision, ascending.
     pub lines: Vec<EventLine>,
     /// What was decided.

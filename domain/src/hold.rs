@@ -5,6 +5,8 @@ use crate::{refusal::Reason, values::Millis};
 /// Where a hold stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HoldState {
+    /// A cart over several lanes: its units here are kept while the other lanes are asked.
+    Pending,
     /// Its units are kept until the deadline.
     Held,
     /// The buyer pays: its units are kept until the payment's cap, and its own clock stands still.
@@ -42,6 +44,10 @@ pub enum Step {
     Ship,
     /// Give back what was paid and is not shipped.
     Unallocate,
+    /// Hold: all lanes of the cart do.
+    Hold,
+    /// Give back: a lane of the cart cannot hold, or did not in time.
+    Reject,
 }
 
 /// How the payment that a step names stands to the one that the hold has.
@@ -55,7 +61,7 @@ pub enum Payment {
 
 impl Step {
     /// All steps.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Confirm(Payment::Same),
         Self::Confirm(Payment::Other),
         Self::Cancel,
@@ -66,12 +72,15 @@ impl Step {
         Self::AbortPayment(Payment::Other),
         Self::Ship,
         Self::Unallocate,
+        Self::Hold,
+        Self::Reject,
     ];
 }
 
 impl HoldState {
     /// All states.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
+        Self::Pending,
         Self::Held,
         Self::Paying,
         Self::Confirmed,
@@ -86,6 +95,7 @@ impl HoldState {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Pending => "pending",
             Self::Held => "held",
             Self::Paying => "paying",
             Self::Confirmed => "confirmed",
@@ -107,7 +117,7 @@ impl HoldState {
     #[must_use]
     pub fn is_live(self) -> bool {
         match self {
-            Self::Held | Self::Paying => true,
+            Self::Pending | Self::Held | Self::Paying => true,
             Self::Confirmed | Self::Shipped | Self::Unallocated | Self::Cancelled | Self::Expired | Self::Rejected => {
                 false
             }
@@ -119,7 +129,7 @@ impl HoldState {
     pub fn is_sold(self) -> bool {
         match self {
             Self::Confirmed | Self::Shipped | Self::Unallocated => true,
-            Self::Held | Self::Paying | Self::Cancelled | Self::Expired | Self::Rejected => false,
+            Self::Pending | Self::Held | Self::Paying | Self::Cancelled | Self::Expired | Self::Rejected => false,
         }
     }
 
@@ -127,7 +137,7 @@ impl HoldState {
     #[must_use]
     pub fn is_final(self) -> bool {
         match self {
-            Self::Held | Self::Paying | Self::Confirmed => false,
+            Self::Pending | Self::Held | Self::Paying | Self::Confirmed => false,
             Self::Shipped | Self::Unallocated | Self::Cancelled | Self::Expired | Self::Rejected => true,
         }
     }
@@ -141,7 +151,7 @@ impl HoldState {
     /// The refusal, when the step is not possible from here.
     pub fn step(self, step: Step, now: Millis, deadline: Millis) -> Result<Self, Reason> {
         use Payment::{Other, Same};
-        use Step::{AbortPayment, BeginPayment, Cancel, Confirm, Expire, Extend, Ship, Unallocate};
+        use Step::{AbortPayment, BeginPayment, Cancel, Confirm, Expire, Extend, Hold, Reject, Ship, Unallocate};
         // Every step by its name: a new one does not compile until it is decided what it means here.
         macro_rules! any_step {
             () => {
@@ -153,9 +163,26 @@ impl HoldState {
                     | AbortPayment(Same | Other)
                     | Ship
                     | Unallocate
+                    | Hold
+                    | Reject
             };
         }
         match (self, step) {
+            (Self::Pending, Hold) => Ok(Self::Held),
+            (Self::Pending, Reject) => Ok(Self::Rejected),
+            (
+                Self::Pending,
+                Confirm(Same | Other)
+                | Cancel
+                | Expire
+                | Extend
+                | BeginPayment
+                | AbortPayment(Same | Other)
+                | Ship
+                | Unallocate,
+            ) => Err(Reason::HoldPending),
+            (Self::Held | Self::Paying | Self::Confirmed, Hold | Reject) => Err(Reason::AlreadyApplied),
+
             (Self::Held, Confirm(Same | Other)) => Ok(Self::Confirmed),
             (Self::Held, Cancel) => Ok(Self::Cancelled),
             (Self::Held, Extend) => Ok(Self::Held),

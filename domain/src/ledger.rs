@@ -6,11 +6,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::{
+    cart::{PartId, PartState, PartStep, PartTerms},
     command::Source,
     event::{Event, EventBody, EventLine, HoldTerms},
     fingerprint::Fingerprint,
     hold::{HoldState, Payment, Step},
     ids::HoldId,
+    relay,
     stock::Stock,
     values::{Key, Millis, Sku, Tenant, Text, UserId},
 };
@@ -24,6 +26,32 @@ pub struct LedgerHold {
     pub terms: HoldTerms,
     /// SKU and units, ascending by SKU.
     pub lines: Vec<(Sku, i64)>,
+}
+
+/// A part of another lane's cart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerPart {
+    /// Whose stock.
+    pub tenant: Tenant,
+    /// What it is.
+    pub terms: PartTerms,
+    /// This lane's own SKUs and units, ascending by SKU; none for a mark.
+    pub lines: Vec<(Sku, i64)>,
+}
+
+/// Units of one SKU in a cart that may not be decided yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Relayed<'a> {
+    /// Which cart.
+    pub part: PartId,
+    /// Whose stock.
+    pub tenant: &'a Tenant,
+    /// Which SKU.
+    pub sku: &'a Sku,
+    /// How many.
+    pub quantity: i64,
+    /// The relay's deadline, in log milliseconds.
+    pub relay_until: Millis,
 }
 
 /// An applied command id.
@@ -52,6 +80,8 @@ pub struct Ledger {
     pub stock: BTreeMap<(Tenant, Sku), Stock>,
     /// Holds that were ever accepted, by id.
     pub holds: HashMap<HoldId, LedgerHold>,
+    /// Parts of other lanes' carts, and marks that say that one must not be held any more.
+    pub parts: HashMap<PartId, LedgerPart>,
     /// Units that a user holds or has bought, where not zero.
     pub counted: HashMap<(Tenant, Sku, UserId), i64>,
     /// Applied command ids.
@@ -86,6 +116,14 @@ const ALLOCATE: Move = Move::of(0, -1, 1, 0);
 const SHIP: Move = Move::of(-1, 0, -1, 0);
 const UNALLOCATE: Move = Move::of(0, 0, -1, -1);
 
+impl LedgerHold {
+    /// All its lines, those of other lanes too, ascending by SKU.
+    #[must_use]
+    pub fn all_lines(&self) -> Vec<(Sku, i64)> {
+        self.terms.all_lines(&self.lines)
+    }
+}
+
 impl Ledger {
     /// Takes a valid event into the picture.
     ///
@@ -104,7 +142,12 @@ impl Ledger {
 
     fn apply_body(&mut self, event: &Event) -> Result<(), String> {
         match &event.body {
+            EventBody::HoldPending => self.create(event),
+            EventBody::HoldCreated if !relay::is_first_decision(event) => self.step_hold(event, Step::Hold).map(drop),
             EventBody::HoldCreated => self.create(event),
+            EventBody::HoldRejected { .. } if !relay::is_first_decision(event) => self.reject(event),
+            EventBody::PartHeld => self.hold_part(event),
+            EventBody::PartFollowed { step } => self.step_part(event, *step),
             EventBody::HoldConfirmed => {
                 let payment = self.payment_in(event);
                 self.end(event, Step::Confirm(payment), ALLOCATE)
@@ -158,6 +201,8 @@ impl Ledger {
             | EventBody::HoldRejected { .. }
             | EventBody::HoldReplayed
             | EventBody::StockReplayed
+            | EventBody::PartRefused { .. }
+            | EventBody::RelayIgnored
             | EventBody::CommandForwarded { .. }
             | EventBody::OffsetsSkipped
             | EventBody::CommandRefused { .. } => Ok(()),
@@ -171,20 +216,74 @@ impl Ledger {
         {
             return Err(format!("hold {hold_id} is already {}", known.terms.state.name()));
         }
-        let lines = event
-            .lines
-            .iter()
-            .map(|line| (line.sku.clone(), line.quantity))
-            .collect();
         self.holds.insert(
             hold_id,
             LedgerHold {
                 tenant: event.tenant.clone(),
                 terms: terms.clone(),
-                lines,
+                lines: lines_of(event),
             },
         );
         self.move_lines(event, &terms.user_id, TAKE)
+    }
+
+    /// A pending cart that cannot be held: its key may be used again.
+    fn reject(&mut self, event: &Event) -> Result<(), String> {
+        self.end(event, Step::Reject, GIVE_BACK)?;
+        self.holds.remove(&hold_of(event)?.0);
+        Ok(())
+    }
+
+    fn hold_part(&mut self, event: &Event) -> Result<(), String> {
+        let (id, terms) = part_of(event)?;
+        if let Some(known) = self.parts.get(&id) {
+            return Err(format!("part {id} is already {}", known.terms.state.name()));
+        }
+        let user_id = terms.user_id.clone().ok_or_else(|| format!("part {id} has no user"))?;
+        let part = LedgerPart {
+            tenant: event.tenant.clone(),
+            terms: terms.clone(),
+            lines: lines_of(event),
+        };
+        self.parts.insert(id, part);
+        self.move_lines(event, &user_id, TAKE)
+    }
+
+    fn step_part(&mut self, event: &Event, step: PartStep) -> Result<(), String> {
+        let (id, terms) = part_of(event)?;
+        let Some(part) = self.parts.get_mut(&id) else {
+            if step != PartStep::Undo || !event.lines.is_empty() {
+                return Err(format!("part {id} was never held"));
+            }
+            let mark = LedgerPart {
+                tenant: event.tenant.clone(),
+                terms: terms.clone(),
+                lines: Vec::new(),
+            };
+            self.parts.insert(id, mark);
+            return Ok(());
+        };
+        match part.terms.state.step(step) {
+            Ok(Some(state)) if state == terms.state => {}
+            other => {
+                return Err(format!(
+                    "part {id} cannot take {step:?}: {other:?}, not {:?}",
+                    terms.state
+                ));
+            }
+        }
+        if part.lines != lines_of(event) {
+            return Err(format!("the lines of part {id} changed"));
+        }
+        part.terms = terms.clone();
+        let user_id = terms.user_id.clone().ok_or_else(|| format!("part {id} has no user"))?;
+        let moved = match step {
+            PartStep::Settle => ALLOCATE,
+            PartStep::Undo => GIVE_BACK,
+            PartStep::Ship => SHIP,
+            PartStep::Unallocate => UNALLOCATE,
+        };
+        self.move_lines(event, &user_id, moved)
     }
 
     fn adjust(&mut self, event: &Event, change: i64) -> Result<(), String> {
@@ -310,12 +409,47 @@ impl Ledger {
         Ok(())
     }
 
+    /// Units in carts that may not be decided yet at log time `now`: those of pending holds, and of parts whose relay's
+    /// deadline is ahead.
+    pub fn relayed(&self, now: Millis) -> impl Iterator<Item = Relayed<'_>> {
+        let pending = self.holds.iter().filter_map(|(hold_id, hold)| {
+            let cart = hold.terms.cart.as_ref()?;
+            let part = PartId {
+                hold_id: *hold_id,
+                attempt: hold.terms.attempt,
+            };
+            let pending = hold.terms.state == HoldState::Pending;
+            pending.then_some((part, &hold.tenant, cart.relay_until, &hold.lines))
+        });
+        let held = self.parts.iter().filter_map(|(part, held)| {
+            let keeps = held.terms.state == PartState::Held;
+            keeps.then_some((*part, &held.tenant, held.terms.relay_until, &held.lines))
+        });
+        pending
+            .chain(held)
+            .filter(move |(_, _, relay_until, _)| *relay_until > now)
+            .flat_map(|(part, tenant, relay_until, lines)| {
+                lines.iter().map(move |(sku, quantity)| Relayed {
+                    part,
+                    tenant,
+                    sku,
+                    quantity: *quantity,
+                    relay_until,
+                })
+            })
+    }
+
     /// Drops what a lane no longer remembers at log time `now`: holds that nothing can change any more, command ids and
     /// sources, each `remember_ms` after its last change.
     pub fn forget(&mut self, now: Millis, remember_ms: Millis) {
         let keep = |at: Millis| at + remember_ms > now;
         self.holds
             .retain(|_, hold| !hold.terms.state.is_final() || keep(hold.terms.changed_at));
+        // A relay is refused at its deadline, so what stands in its way is needed no longer.
+        self.parts.retain(|_, part| {
+            let terms = &part.terms;
+            !terms.state.is_final() || keep(terms.changed_at) || terms.relay_until > now
+        });
         self.commands.retain(|_, remembered| keep(remembered.at));
         self.sources.retain(|_, at| keep(*at));
     }
@@ -332,7 +466,9 @@ fn check_clock(before: &HoldTerms, step: Step, after: &HoldTerms, now: Millis) -
         | Step::Extend
         | Step::AbortPayment(_)
         | Step::Ship
-        | Step::Unallocate => None,
+        | Step::Unallocate
+        | Step::Hold
+        | Step::Reject => None,
     };
     if after.remaining_ms != remaining_ms {
         return Err(format!(
@@ -355,6 +491,21 @@ fn hold_of(event: &Event) -> Result<(HoldId, &HoldTerms), String> {
         (Some(hold_id), Some(terms)) => Ok((hold_id, terms)),
         _ => Err(format!("{} names no hold", event.body.name())),
     }
+}
+
+fn part_of(event: &Event) -> Result<(PartId, &PartTerms), String> {
+    match (event.hold_id, &event.part) {
+        (Some(hold_id), Some(terms)) => {
+            let attempt = terms.attempt;
+            Ok((PartId { hold_id, attempt }, terms))
+        }
+        _ => Err(format!("{} names no part", event.body.name())),
+    }
+}
+
+fn lines_of(event: &Event) -> Vec<(Sku, i64)> {
+    let lines = event.lines.iter();
+    lines.map(|line| (line.sku.clone(), line.quantity)).collect()
 }
 
 fn only_line(event: &Event) -> Result<&EventLine, String> {

@@ -3,6 +3,7 @@
 //! No I/O, no async, no clock and no randomness: time, ids and offsets are arguments. Every other crate builds on this
 //! one; this one knows none of them.
 
+pub mod cart;
 pub mod command;
 pub mod event;
 pub mod fingerprint;
@@ -13,9 +14,11 @@ pub mod lane;
 pub mod ledger;
 pub mod limits;
 pub mod refusal;
+pub mod relay;
 pub mod stock;
 pub mod values;
 
+pub use cart::{Cart, CartLine, PartId, PartState, PartStep, PartTerms};
 pub use command::{Adjustment, Command, CommandBody, Policy, Reserve, Source};
 pub use event::{Event, EventBody, EventLine, HoldTerms, Shortage};
 pub use fingerprint::Fingerprint;

@@ -24,6 +24,8 @@ pub const HOLD_TTL_MS_MIN: i64 = 1;
 pub const PAYMENT_CAP_MS_MAX: i64 = 60 * 60 * 1_000;
 /// Shortest, in milliseconds.
 pub const PAYMENT_CAP_MS_MIN: i64 = 1;
+/// How long the lanes of a cart may take to hold it, in log milliseconds.
+pub const RELAY_MS_DEFAULT: i64 = 10 * 1_000;
 /// How long an ended hold, an applied command id and a forwarded command's source are remembered, in log milliseconds.
 pub const REMEMBER_MS_DEFAULT: i64 = 24 * 60 * 60 * 1_000;
 /// Lanes fit the twelve bits that a hold id gives them.

@@ -81,7 +81,9 @@ reasons! {
     Stale = "stale",
     /// A forwarded command was applied before.
     AlreadyApplied = "already_applied",
-    /// The lines of the hold live in more than one lane.
+    /// Not every lane of the cart held its lines in time.
+    CartTimedOut = "cart_timed_out",
+    /// The lines of the hold live in more than one lane, which its policy does not allow.
     SeveralLanes = "several_lanes",
 }
 

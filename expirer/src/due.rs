@@ -208,7 +208,8 @@ impl Due {
         }
         let holds: Vec<Option<Vec<u8>>> = pipeline.query_async(connection).await?;
         for ((hold_id, deadline), bytes) in due.into_iter().zip(holds) {
-            let fate = self.outbox.release(tenant_of(hold_id, bytes.as_deref()), hold_id);
+            let (tenant, attempt) = names_of(hold_id, bytes.as_deref());
+            let fate = self.outbox.release(tenant, hold_id, attempt);
             let delay = (time::now_ms() - deadline).max(0) as f64 / 1_000.0;
             metrics::histogram!("holdfast_expirer_release_delay_seconds").record(delay);
             self.lanes[index].note(hold_id, fate, at);
@@ -233,15 +234,15 @@ impl Due {
 
 /// A hold that `due` names but that is not there means a damaged lane. The release makes its owner look, and rebuild it;
 /// whose hold it was does not matter then.
-fn tenant_of(hold_id: HoldId, bytes: Option<&[u8]>) -> Tenant {
+fn names_of(hold_id: HoldId, bytes: Option<&[u8]>) -> (Tenant, Option<i64>) {
     match bytes.map(cells::read_hold) {
-        Some(Ok(hold)) => hold.tenant,
+        Some(Ok(hold)) => (hold.tenant, Some(hold.terms.attempt)),
         unreadable => {
             let problem = unreadable.map_or("it is missing".to_owned(), |error| {
                 error.err().map(|error| error.to_string()).unwrap_or_default()
             });
             tracing::debug!(%hold_id, problem, "a due hold cannot be read; its release goes out nevertheless");
-            Tenant::parse("default").expect("our own tenant is legal")
+            (Tenant::parse("default").expect("our own tenant is legal"), None)
         }
     }
 }

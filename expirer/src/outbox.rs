@@ -39,10 +39,10 @@ impl Outbox {
         })
     }
 
-    /// Asks for a hold's units back if it is due.
-    pub(crate) fn release(&self, tenant: Tenant, hold_id: HoldId) -> Fate {
+    /// Asks for a hold's units back if it is due; with `attempt`, only that attempt's.
+    pub(crate) fn release(&self, tenant: Tenant, hold_id: HoldId, attempt: Option<i64>) -> Fate {
         metrics::counter!("holdfast_expirer_releases_total").increment(1);
-        self.send(tenant, hold_id, CommandBody::Release { hold_id, attempt: None })
+        self.send(tenant, hold_id, CommandBody::Release { hold_id, attempt })
     }
 
     /// Ends the later of two live holds of one key.

@@ -93,8 +93,8 @@ impl Sweep {
 
     /// Releases what has been due for long, oldest first.
     async fn overdue(&self, memory: &mut Memory) -> Result<(), sqlx::Error> {
-        let query = "SELECT hold_id, tenant, expires_at FROM holds \
-                     WHERE state IN ('held', 'paying') AND expires_at < $1 AND (expires_at, hold_id) > ($2, $3) \
+        let query = "SELECT hold_id, tenant, attempt, expires_at FROM holds \
+                     WHERE state IN ('pending', 'held', 'paying') AND expires_at < $1 AND (expires_at, hold_id) > ($2, $3) \
                      ORDER BY expires_at, hold_id LIMIT $4";
         let now = Instant::now();
         memory
@@ -118,7 +118,7 @@ impl Sweep {
                 if memory.released.contains_key(&hold_id) {
                     continue;
                 }
-                let _watched_by_the_next_sweep = self.outbox.release(tenant, hold_id);
+                let _watched_by_the_next_sweep = self.outbox.release(tenant, hold_id, Some(row.try_get("attempt")?));
                 memory.released.insert(hold_id, now);
                 released += 1;
             }
@@ -140,8 +140,9 @@ impl Sweep {
             return Ok(());
         }
         let query = "SELECT hold_id, tenant, state, key_bits FROM holds \
-                     WHERE key_bits = ANY($1) AND state IN ('held', 'paying', 'confirmed') \
-                     ORDER BY key_bits, tenant, state = 'confirmed' DESC, state = 'paying' DESC, created_at, lane, attempt";
+                     WHERE key_bits = ANY($1) AND state IN ('pending', 'held', 'paying', 'confirmed') \
+                     ORDER BY key_bits, tenant, state = 'confirmed' DESC, state = 'paying' DESC, \
+                     state = 'pending', created_at, lane, attempt";
         let keys: Vec<Uuid> = memory.suspects.iter().copied().collect();
         let rows = sqlx::query(query).bind(&keys).fetch_all(&self.pool).await?;
         let now = Instant::now();
@@ -161,8 +162,8 @@ impl Sweep {
                 continue; // Paid twice: never ended by a machine.
             }
             memory.suspects.insert(key.0);
-            if state == "paying" {
-                continue; // Its payment decides first.
+            if matches!(state, "paying" | "pending") {
+                continue; // Its payment, or its lanes, decide first.
             }
             let Some((hold_id, tenant)) = read_names(row)? else {
                 continue;
@@ -185,7 +186,7 @@ impl Sweep {
         let Some(looked_at) = &mut memory.looked_at else {
             let all = "SELECT DISTINCT held.key_bits FROM holds AS held \
                        JOIN holds AS other ON other.key_bits = held.key_bits AND other.hold_id <> held.hold_id \
-                       AND other.state IN ('held', 'paying', 'confirmed') WHERE held.state IN ('held', 'paying')";
+                       AND other.state IN ('pending', 'held', 'paying', 'confirmed') WHERE held.state IN ('pending', 'held', 'paying')";
             memory
                 .suspects
                 .extend(sqlx::query_scalar::<_, Uuid>(all).fetch_all(&self.pool).await?);
@@ -193,11 +194,11 @@ impl Sweep {
             return Ok(());
         };
         let new = "SELECT DISTINCT held.key_bits FROM stock_movements AS made \
-                   JOIN holds AS held ON held.hold_id = made.hold_id AND held.state IN ('held', 'paying') \
+                   JOIN holds AS held ON held.hold_id = made.hold_id AND held.state IN ('pending', 'held', 'paying') \
                    JOIN holds AS other ON other.key_bits = held.key_bits AND other.hold_id <> held.hold_id \
-                   AND other.state IN ('held', 'paying', 'confirmed') \
+                   AND other.state IN ('pending', 'held', 'paying', 'confirmed') \
                    WHERE made.lane = $1 AND made.command_offset > $2 AND made.command_offset <= $3 \
-                   AND made.kind = 'HoldCreated'";
+                   AND made.kind IN ('HoldCreated', 'HoldPending')";
         for (lane, head) in heads {
             // A lane without an entry has its first holds now.
             let from = looked_at.entry(lane).or_insert(-1);

@@ -97,6 +97,7 @@ mod tests {
             decided_at: 1_000,
             source: None,
             hold: None,
+            part: None,
             lines: vec![Line {
                 sku: Sku::parse("mug").unwrap(),
                 quantity: 0,

@@ -131,6 +131,11 @@ async fn decided(live: &Live, decided: &Decided) -> Answer {
         // Nobody asks for these over HTTP.
         EventBody::RefundRequired { .. }
         | EventBody::LaneOpened { .. }
+        | EventBody::HoldPending
+        | EventBody::PartHeld
+        | EventBody::PartRefused { .. }
+        | EventBody::PartFollowed { .. }
+        | EventBody::RelayIgnored
         | EventBody::CommandForwarded { .. }
         | EventBody::OffsetsSkipped => Err(unexpected(event)),
     }
@@ -206,10 +211,16 @@ fn rejected(event: &Event, reason: Reason, shortages: &[Shortage]) -> String {
             sku,
             requested,
             available,
+            retry,
         } = shortage;
         match reason {
             Reason::UnknownSku if is_unknown(sku) => format!("{sku} has never had stock or a policy"),
             Reason::LimitExceeded => format!("{sku}: {requested} asked for, {available} may still be had"),
+            _ if *retry => {
+                format!(
+                    "{sku}: {requested} asked for, {available} available; more are in carts that are not decided yet"
+                )
+            }
             _ => format!("{sku}: {requested} asked for, {available} available"),
         }
     };

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use domain::{HoldId, Lane, Lines, Reason, Sku, Tenant};
+use domain::{HoldId, Lane, Lines, Policy, Reason, Sku, Tenant};
 use plumbing::stop::Stop;
 use tokio::sync::Semaphore;
 
@@ -86,20 +86,28 @@ impl Live {
         Lane::of_sku(sku, self.lanes)
     }
 
-    /// The one lane of a hold's lines.
+    /// The home lane of a hold's lines: the lowest, which decides on it.
     ///
     /// # Errors
-    /// 422 `several_lanes`.
-    pub fn lane_of_all(&self, lines: &Lines) -> Result<Lane, Problem> {
+    /// 422 `several_lanes` where the policy needs the lines in one lane.
+    pub fn home_lane(&self, lines: &Lines, policy: Policy) -> Result<Lane, Problem> {
         let first = &lines.as_slice()[0].sku;
-        let lane = self.lane_of(first);
-        match lines.into_iter().find(|line| self.lane_of(&line.sku) != lane) {
-            None => Ok(lane),
+        let (mut home, mut other) = (self.lane_of(first), None);
+        for line in lines {
+            let lane = self.lane_of(&line.sku);
+            if lane != self.lane_of(first) {
+                other.get_or_insert(&line.sku);
+            }
+            home = home.min(lane);
+        }
+        match other.filter(|_| policy != Policy::AllOrNothing) {
+            None => Ok(home),
             Some(other) => Err(Problem::refused(
                 Reason::SeveralLanes,
                 format!(
-                    "{first} and {} live in different lanes and cannot be held together yet: reserve them one by one",
-                    other.sku
+                    "{first} and {other} live in different lanes and can only be held all or nothing: leave the policy \
+                     {} away, or reserve them one by one",
+                    policy.name()
                 ),
             )),
         }

@@ -6,7 +6,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use domain::{HoldId, Sku, SkuPolicy, Stock};
+use domain::{HoldId, HoldState, Sku, SkuPolicy, Stock};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -44,6 +44,9 @@ pub struct HoldBody<'a> {
     /// What, one line per SKU.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     lines: Vec<LineBody<'a>>,
+    /// What was asked for, where the policy lets the lines be others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    asked: Vec<LineBody<'a>>,
     /// When it was decided, by the log's clock (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime, example = "2026-11-22T08:05:00.123Z")]
@@ -74,24 +77,33 @@ pub struct HoldBody<'a> {
     shortages: Vec<ShortageBody>,
 }
 
+fn lines(lines: &[(Sku, i64)]) -> Vec<LineBody<'_>> {
+    let lines = lines.iter();
+    lines
+        .map(|(sku, quantity)| LineBody {
+            sku: sku.as_str(),
+            quantity: *quantity,
+        })
+        .collect()
+}
+
 impl<'a> HoldBody<'a> {
     /// A hold as it is.
     #[must_use]
     pub fn of(view: &'a HoldView) -> Self {
         let terms = &view.terms;
-        let lines = view.lines.iter().map(|(sku, quantity)| LineBody {
-            sku: sku.as_str(),
-            quantity: *quantity,
-        });
+        // The relay's deadline is no promise to the buyer.
+        let is_promised = terms.state != HoldState::Pending;
         let rejection = view.rejection.as_ref();
         Self {
             hold_id: view.hold_id.to_string(),
             state: terms.state.name(),
             command: None,
             user_id: Some(terms.user_id.as_str()),
-            lines: lines.collect(),
+            lines: lines(&view.lines),
+            asked: lines(&terms.asked),
             created_at: Some(rfc3339::text(terms.created_at)),
-            expires_at: Some(rfc3339::text(terms.expires_at)),
+            expires_at: is_promised.then(|| rfc3339::text(terms.expires_at)),
             policy: Some(terms.policy.name()),
             idempotency_key: Some(terms.idempotency_key.as_str()),
             external_ref: terms.external_ref.as_ref().map(AsRef::as_ref),
@@ -119,6 +131,7 @@ impl<'a> HoldBody<'a> {
             command: Some(command),
             user_id: None,
             lines: Vec::new(),
+            asked: Vec::new(),
             created_at: None,
             expires_at: None,
             policy: None,

@@ -28,12 +28,14 @@ const PAGE_MAX: i64 = 500;
 /// # Errors
 /// A problem when the lines or the key stand in the way before anything is sent.
 pub async fn ask_reserve(live: &Live, reserve: Reserve, manner: &Manner) -> Result<(HoldId, Reply), Problem> {
-    let lane = live.lane_of_all(&reserve.lines)?;
+    let lane = live.home_lane(&reserve.lines, reserve.policy)?;
     let hold_id = HoldId::of(lane, &tenant(), &reserve.idempotency_key);
     live.claim_key(hold_id)?;
     let subject = hold_id.to_string();
-    // The first SKU of the summed lines: the record's key says its lane, as from any producer.
-    let key = reserve.lines.as_slice()[0].sku.clone();
+    // A SKU of its home lane: the record's key says its lane, as from any producer.
+    let lines = reserve.lines.as_slice();
+    let at_home = lines.iter().find(|line| live.lane_of(&line.sku) == lane);
+    let key = at_home.unwrap_or(&lines[0]).sku.clone();
     let address = Address {
         lane,
         key: key.as_str(),
@@ -284,7 +286,9 @@ async fn change(app: &App, hold_id: HoldId, body: CommandBody, key: Option<Key>,
 #[must_use]
 pub fn ended(view: &HoldView) -> Option<Problem> {
     let reason = match view.terms.state {
-        HoldState::Held | HoldState::Paying | HoldState::Confirmed | HoldState::Shipped => return None,
+        HoldState::Pending | HoldState::Held | HoldState::Paying | HoldState::Confirmed | HoldState::Shipped => {
+            return None;
+        }
         HoldState::Unallocated => Reason::AlreadyUnallocated,
         HoldState::Cancelled => Reason::AlreadyCancelled,
         HoldState::Expired => Reason::HoldExpired,

@@ -47,15 +47,15 @@ impl HoldView {
             }),
             _ => None,
         };
-        let lines = event
+        let own: Vec<_> = event
             .lines
             .iter()
             .map(|line| (line.sku.clone(), line.quantity))
             .collect();
         Some(Self {
             hold_id,
+            lines: terms.all_lines(&own).into(),
             terms,
-            lines,
             rejection,
         })
     }
@@ -65,15 +65,15 @@ impl From<StoredHold> for HoldView {
     fn from(stored: StoredHold) -> Self {
         Self {
             hold_id: stored.hold_id,
+            lines: stored.hold.all_lines().into(),
             terms: stored.hold.terms,
-            lines: stored.hold.lines.into(),
             rejection: stored.rejection,
         }
     }
 }
 
 /// A valid event on its way to whoever waits for it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Decided {
     /// The event.
     pub event: Event,
@@ -304,7 +304,8 @@ impl Inner {
     fn settle_key(&mut self, event: &Event) {
         let decides_reserve = matches!(
             event.body,
-            EventBody::HoldCreated
+            EventBody::HoldPending
+                | EventBody::HoldCreated
                 | EventBody::HoldRejected { .. }
                 | EventBody::HoldReplayed
                 | EventBody::CommandRefused { .. }

@@ -77,7 +77,7 @@ pub enum CommandProblems {
     /// `unsupported_media_type`: not JSON
     #[response(status = 415, content_type = "application/problem+json")]
     NotJson(ProblemBody<'static>),
-    /// `idempotency_key_reused`, `limit_exceeded`, `lifetime_exceeded`, `several_lanes`
+    /// `idempotency_key_reused`, `limit_exceeded`, `lifetime_exceeded`, `several_lanes` (a cart that may be held in part)
     #[response(status = 422, content_type = "application/problem+json")]
     Unprocessable(ProblemBody<'static>),
     /// `too_many_requests`: again after `Retry-After`

@@ -93,7 +93,7 @@ impl Code {
     /// Seconds after which the same call may succeed.
     fn retry_after(self) -> Option<u32> {
         match self {
-            Self::TooManyRequests | Self::Unavailable | Self::Refused(Reason::Busy) => Some(1),
+            Self::TooManyRequests | Self::Unavailable | Self::Refused(Reason::Busy | Reason::CartTimedOut) => Some(1),
             _ => None,
         }
     }
@@ -121,7 +121,7 @@ fn status_of(reason: Reason) -> StatusCode {
         Reason::IdempotencyKeyReused | Reason::LimitExceeded | Reason::LifetimeExceeded | Reason::SeveralLanes => {
             StatusCode::UNPROCESSABLE_ENTITY
         }
-        Reason::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        Reason::Busy | Reason::CartTimedOut => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
@@ -149,6 +149,7 @@ fn title_of(reason: Reason) -> &'static str {
         Reason::Malformed | Reason::InvalidRequest => "The request is not valid",
         Reason::Stale => "The command is too old",
         Reason::AlreadyApplied => "The command was applied before",
+        Reason::CartTimedOut => "Not every lane of the cart held its lines in time",
         Reason::SeveralLanes => "The SKUs cannot be held together",
     }
 }
@@ -166,6 +167,9 @@ pub struct ShortageBody {
     /// Units that were available, or that the buyer's limit leaves.
     #[schema(example = 1)]
     pub available: i64,
+    /// Whether units that would do are in carts that are not decided yet: they may be back within seconds.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub retry: bool,
 }
 
 impl From<&Shortage> for ShortageBody {
@@ -174,6 +178,7 @@ impl From<&Shortage> for ShortageBody {
             sku: shortage.sku.to_string(),
             requested: shortage.requested,
             available: shortage.available,
+            retry: shortage.retry,
         }
     }
 }
@@ -218,6 +223,9 @@ pub struct ProblemBody<'a> {
     /// Every SKU that could not be held.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     shortages: &'a [ShortageBody],
+    /// Whether every SKU that was short may be back within seconds: the units are in carts that are not decided yet.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    retry: bool,
     /// Where the log stood.
     #[serde(skip_serializing_if = "Option::is_none")]
     as_of: Option<AsOfBody>,
@@ -286,6 +294,7 @@ impl Problem {
             request_id: problem.request_id.as_deref(),
             hold_id: problem.hold_id.as_deref(),
             shortages: &problem.shortages,
+            retry: !problem.shortages.is_empty() && problem.shortages.iter().all(|shortage| shortage.retry),
             as_of: problem.as_of,
         })
         .expect("texts and numbers are JSON")

@@ -79,7 +79,7 @@ pub struct LineRequest {
 #[serde(deny_unknown_fields)]
 #[schema(as = Reserve)]
 pub struct ReserveRequest {
-    /// What to hold: all of it or nothing. Lines of the same SKU are summed.
+    /// What to hold. Lines of the same SKU are summed.
     #[schema(value_type = Vec<LineRequest>, min_items = 1, max_items = 50)]
     lines: Vec<Object<LineRequest>>,
     /// Who buys.
@@ -88,8 +88,9 @@ pub struct ReserveRequest {
     /// How long to hold, in seconds; 600 when absent.
     #[schema(value_type = Option<i64>, example = 600, minimum = 1, maximum = 3_600)]
     ttl_seconds: Option<Whole>,
-    /// What to do when not all lines can be held.
-    #[schema(example = "all_or_nothing", pattern = "^all_or_nothing$")]
+    /// What to do when not all lines can be held: nothing (`all_or_nothing`), hold the lines that are there (`per_line`), or
+    /// as many units of each as there are (`up_to`). The last two need lines of one lane.
+    #[schema(example = "all_or_nothing", pattern = "^(all_or_nothing|per_line|up_to)$")]
     policy: Option<String>,
     /// The caller's own reference.
     #[schema(example = "cart-99", max_length = 255)]

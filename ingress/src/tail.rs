@@ -7,11 +7,12 @@
 //! nothing of each other: one that cannot be read is paused, and health says why.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
-use domain::{EventBody, Lane, LaneState, Stamp, Verdict};
+use domain::{Event, EventBody, HoldState, HoldTerms, Lane, LaneState, PartId, Stamp, Verdict};
 use plumbing::{
     backoff::Backoff,
     health::Component,
@@ -26,7 +27,7 @@ use uuid::Uuid;
 
 use crate::{
     live_stock::Rooms,
-    memory::Memory,
+    memory::{Decided, Memory},
     meters,
     waiters::{Outcome, Waiters},
 };
@@ -82,6 +83,8 @@ struct LaneTail {
 
 struct Tail {
     parts: Parts,
+    /// Requests that were repeated while their cart is pending.
+    replays: HashMap<PartId, Vec<u128>>,
     lanes: Vec<LaneTail>,
     learned: mpsc::Receiver<(usize, Result<(), String>)>,
     learning: mpsc::Sender<(usize, Result<(), String>)>,
@@ -116,6 +119,7 @@ pub fn follow(reader: &consumer::Reader, starts: &[Start], parts: Parts, stop: S
             })
             .collect(),
         parts,
+        replays: HashMap::new(),
         learned,
         learning,
         stop,
@@ -144,6 +148,40 @@ fn is_lost(code: RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::UnknownTopicOrPartition
             | RDKafkaErrorCode::UnknownPartition
     )
+}
+
+/// Whom an event answers.
+enum Answers {
+    /// Whoever sent its command.
+    Request,
+    /// Whoever sent its command, once the cart is decided.
+    WhenDecided(PartId),
+    /// Nobody: another event with the same request id is the answer.
+    Nobody,
+}
+
+fn answers(event: &Event) -> Answers {
+    let is_pending = |terms: &HoldTerms| terms.state == HoldState::Pending;
+    match &event.body {
+        // The copy in the right lane carries the same request id, as do the steps of a cart.
+        EventBody::CommandForwarded { .. }
+        | EventBody::HoldPending
+        | EventBody::PartHeld
+        | EventBody::PartRefused { .. }
+        | EventBody::PartFollowed { .. }
+        | EventBody::RelayIgnored => Answers::Nobody,
+        EventBody::HoldReplayed if event.hold.as_ref().is_some_and(is_pending) => {
+            part_of(event).map_or(Answers::Request, Answers::WhenDecided)
+        }
+        _ => Answers::Request,
+    }
+}
+
+fn part_of(event: &Event) -> Option<PartId> {
+    Some(PartId {
+        hold_id: event.hold_id?,
+        attempt: event.hold.as_ref()?.attempt,
+    })
 }
 
 impl Tail {
@@ -215,15 +253,41 @@ impl Tail {
 
     /// Memory first, then the answer.
     fn know(&mut self, index: usize, offset: i64, event: domain::Event) {
-        // The copy in the right lane carries the same request id: its event is the answer.
-        let answers = !matches!(event.body, EventBody::CommandForwarded { .. });
-        let request_id = Uuid::try_parse(&event.request_id).ok().filter(|_| answers);
+        let request_id = Uuid::try_parse(&event.request_id).ok().map(|uuid| uuid.as_u128());
         let decided = self.parts.memory.take(self.lanes[index].lane, offset, event);
         self.parts.rooms.changed(&decided.event.lines);
-        if let Some(request_id) = request_id {
+        self.answer_replays(&decided);
+        let Some(request_id) = request_id else { return };
+        match answers(&decided.event) {
+            Answers::Request => {
+                self.parts
+                    .waiters
+                    .resolve(request_id, || Outcome::Decided(Box::new(decided)));
+            }
+            Answers::WhenDecided(part) => {
+                if self.parts.waiters.is_waiting(request_id) {
+                    self.replays.entry(part).or_default().push(request_id);
+                }
+            }
+            Answers::Nobody => {}
+        }
+    }
+
+    /// A cart that was pending is decided: whoever has repeated its request meanwhile gets the answer too.
+    fn answer_replays(&mut self, decided: &Decided) {
+        let event = &decided.event;
+        let is_end = matches!(event.body, EventBody::HoldCreated | EventBody::HoldRejected { .. });
+        let Some(part) = part_of(event).filter(|_| is_end) else {
+            return;
+        };
+        for request_id in self.replays.remove(&part).unwrap_or_default() {
+            let mut copy = decided.clone();
+            if matches!(event.body, EventBody::HoldCreated) {
+                copy.event.body = EventBody::HoldReplayed;
+            }
             self.parts
                 .waiters
-                .resolve(request_id.as_u128(), || Outcome::Decided(Box::new(decided)));
+                .resolve(request_id, || Outcome::Decided(Box::new(copy)));
         }
     }
 

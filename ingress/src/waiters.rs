@@ -71,6 +71,15 @@ impl Waiters {
         }
     }
 
+    /// Whether somebody waits for this request.
+    #[must_use]
+    pub fn is_waiting(&self, request_id: u128) -> bool {
+        self.shard(request_id)
+            .lock()
+            .expect("no holder of this lock panics")
+            .contains_key(&request_id)
+    }
+
     /// Tells whoever waits for this request; the first word counts. `false` when nobody does.
     pub fn resolve(&self, request_id: u128, outcome: impl FnOnce() -> Outcome) -> bool {
         let waiter = self

@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 
 use domain::{
-    Event, EventBody, EventLine, Fingerprint, HoldId, HoldTerms, Reason, Shortage, Sku, SkuPolicy, Source, Tenant,
-    UserId,
+    Event, EventBody, EventLine, Fingerprint, HoldId, HoldTerms, Lane, PartId, PartStep, PartTerms, Reason, Shortage,
+    Sku, SkuPolicy, Source, Tenant, UserId, relay,
 };
 use serde_json::json;
 
@@ -26,12 +26,45 @@ pub(crate) struct HoldRow<'a> {
     pub(crate) command_offset: i64,
 }
 
+/// A part of another lane's cart.
+pub(crate) struct PartRow<'a> {
+    pub(crate) tenant: &'a Tenant,
+    pub(crate) terms: &'a PartTerms,
+    pub(crate) lines: &'a [EventLine],
+}
+
+impl PartRow<'_> {
+    /// This lane's own lines.
+    pub(crate) fn own_lines(&self) -> Vec<(Sku, i64)> {
+        let lines = self.lines.iter();
+        lines.map(|line| (line.sku.clone(), line.quantity)).collect()
+    }
+}
+
+/// What a part's step does to the counters.
+fn part_change(step: PartStep, units: i64) -> Change {
+    let (on_hand, held, allocated) = match step {
+        PartStep::Settle => (0, -units, units),
+        PartStep::Undo => (0, -units, 0),
+        PartStep::Ship => (-units, 0, -units),
+        PartStep::Unallocate => (0, 0, -units),
+    };
+    Change {
+        on_hand,
+        held,
+        allocated,
+    }
+}
+
 /// A line of a hold that is new.
 pub(crate) struct LineRow<'a> {
     pub(crate) hold_id: HoldId,
     pub(crate) tenant: &'a Tenant,
     pub(crate) terms: &'a HoldTerms,
-    pub(crate) line: &'a EventLine,
+    /// Where its SKU lives.
+    pub(crate) lane: Lane,
+    pub(crate) sku: &'a Sku,
+    pub(crate) quantity: i64,
 }
 
 /// How the counters of a SKU moved.
@@ -75,6 +108,7 @@ pub(crate) struct Rows<'a> {
     pub(crate) stock: HashMap<(&'a Tenant, &'a Sku), StockRow<'a>>,
     pub(crate) policies: HashMap<(&'a Tenant, &'a Sku), SkuPolicy>,
     pub(crate) holds: HashMap<(HoldId, i64), HoldRow<'a>>,
+    pub(crate) parts: HashMap<PartId, PartRow<'a>>,
     pub(crate) lines: Vec<LineRow<'a>>,
     pub(crate) counted: HashMap<(&'a Tenant, &'a Sku, &'a UserId), i64>,
     pub(crate) commands: HashMap<(&'a Tenant, &'a str), (Fingerprint, i64)>,
@@ -99,6 +133,7 @@ impl<'a> Rows<'a> {
         self.stock.len()
             + self.policies.len()
             + self.holds.len()
+            + self.parts.len()
             + self.lines.len()
             + self.counted.len()
             + self.commands.len()
@@ -114,7 +149,8 @@ impl<'a> Rows<'a> {
             self.sources.insert(source, event.decided_at);
         }
         match &event.body {
-            EventBody::HoldCreated => {
+            EventBody::HoldCreated if !relay::is_first_decision(event) => self.hold(event, None),
+            EventBody::HoldCreated | EventBody::HoldPending => {
                 self.hold(event, None);
                 self.new_lines(event);
                 self.move_units(decided, |units| Change {
@@ -124,7 +160,25 @@ impl<'a> Rows<'a> {
             }
             EventBody::HoldRejected { reason, shortages } => {
                 self.hold(event, Some((*reason, shortages)));
-                self.new_lines(event);
+                if relay::is_first_decision(event) {
+                    self.new_lines(event);
+                } else {
+                    self.move_units(decided, |units| Change {
+                        held: -units,
+                        ..Change::default()
+                    });
+                }
+            }
+            EventBody::PartHeld => {
+                self.part(event);
+                self.move_units(decided, |units| Change {
+                    held: units,
+                    ..Change::default()
+                });
+            }
+            EventBody::PartFollowed { step } => {
+                self.part(event);
+                self.move_units(decided, |units| part_change(*step, units));
             }
             EventBody::HoldConfirmed => {
                 self.hold(event, None);
@@ -198,6 +252,8 @@ impl<'a> Rows<'a> {
             EventBody::LaneOpened { .. }
             | EventBody::HoldReplayed
             | EventBody::StockReplayed
+            | EventBody::PartRefused { .. }
+            | EventBody::RelayIgnored
             | EventBody::CommandForwarded { .. }
             | EventBody::OffsetsSkipped
             | EventBody::CommandRefused { .. } => {}
@@ -216,23 +272,51 @@ impl<'a> Rows<'a> {
         }
     }
 
+    fn part(&mut self, event: &'a Event) {
+        if let (Some(hold_id), Some(terms)) = (event.hold_id, &event.part) {
+            let row = PartRow {
+                tenant: &event.tenant,
+                terms,
+                lines: &event.lines,
+            };
+            let attempt = terms.attempt;
+            self.parts.insert(PartId { hold_id, attempt }, row);
+        }
+    }
+
     fn new_lines(&mut self, event: &'a Event) {
         if let (Some(hold_id), Some(terms)) = (event.hold_id, &event.hold) {
-            self.lines.extend(event.lines.iter().map(|line| LineRow {
+            let home = hold_id.lane();
+            let row = |lane, sku, quantity| LineRow {
                 hold_id,
                 tenant: &event.tenant,
                 terms,
-                line,
-            }));
+                lane,
+                sku,
+                quantity,
+            };
+            match &terms.cart {
+                Some(cart) => self
+                    .lines
+                    .extend(cart.lines.iter().map(|line| row(line.lane, &line.sku, line.quantity))),
+                None => self
+                    .lines
+                    .extend(event.lines.iter().map(|line| row(home, &line.sku, line.quantity))),
+            }
         }
     }
 
     fn order(&mut self, event: &'a Event) {
         if let (Some(hold_id), Some(terms)) = (event.hold_id, &event.hold) {
-            let lines: Vec<_> = event
+            let own: Vec<_> = event
                 .lines
                 .iter()
-                .map(|line| json!({ "sku": line.sku.as_str(), "quantity": line.quantity }))
+                .map(|line| (line.sku.clone(), line.quantity))
+                .collect();
+            let lines: Vec<_> = terms
+                .all_lines(&own)
+                .iter()
+                .map(|(sku, quantity)| json!({ "sku": sku.as_str(), "quantity": quantity }))
                 .collect();
             self.orders.push(OrderRow {
                 event,
@@ -255,9 +339,13 @@ impl<'a> Rows<'a> {
         let event = &decided.event;
         for line in &event.lines {
             self.counters(event, line);
-            if let Some(terms) = &event.hold {
-                self.counted
-                    .insert((&event.tenant, &line.sku, &terms.user_id), line.counted);
+            let user_id = match (&event.hold, &event.part) {
+                (Some(terms), _) => Some(&terms.user_id),
+                (None, Some(terms)) => terms.user_id.as_ref(),
+                (None, None) => None,
+            };
+            if let Some(user_id) = user_id {
+                self.counted.insert((&event.tenant, &line.sku, user_id), line.counted);
             }
             self.movements.push(movement(decided, line, change(line.quantity)));
         }
@@ -311,7 +399,12 @@ fn movement<'a>(decided: &'a Decided, line: &'a EventLine, change: Change) -> Mo
             (reason, reference, actor) = (Some(why), document.as_ref(), Some(who));
         }
         // Hold events that say nothing beside their hold, and events that move nothing.
-        EventBody::HoldCreated
+        EventBody::HoldPending
+        | EventBody::PartHeld
+        | EventBody::PartRefused { .. }
+        | EventBody::PartFollowed { .. }
+        | EventBody::RelayIgnored
+        | EventBody::HoldCreated
         | EventBody::HoldCancelled
         | EventBody::HoldExpired
         | EventBody::HoldExtended { .. }
@@ -342,7 +435,7 @@ fn movement<'a>(decided: &'a Decided, line: &'a EventLine, change: Change) -> Mo
 pub(crate) fn shortages_json(shortages: &[Shortage]) -> String {
     let shortages: Vec<_> = shortages
         .iter()
-        .map(|short| json!({ "sku": short.sku.as_str(), "requested": short.requested, "available": short.available }))
+        .map(|short| json!({ "sku": short.sku.as_str(), "requested": short.requested, "available": short.available, "retry": short.retry }))
         .collect();
     serde_json::Value::from(shortages).to_string()
 }

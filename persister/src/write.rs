@@ -41,7 +41,8 @@ pub(crate) async fn batch(pool: &PgPool, lane: Lane, batch: &Batch) -> Result<u6
         let rows = Rows::of(batch.decided.iter().filter(|decided| new.is_new(decided)));
         write_stock(&mut transaction, lane, &rows).await?;
         write_holds(&mut transaction, lane, &rows).await?;
-        write_lines(&mut transaction, lane, &rows).await?;
+        write_parts(&mut transaction, lane, &rows).await?;
+        write_lines(&mut transaction, &rows).await?;
         write_counted(&mut transaction, lane, &rows).await?;
         write_remembered(&mut transaction, lane, &rows).await?;
         write_movements(&mut transaction, lane, &rows).await?;
@@ -181,17 +182,19 @@ async fn write_holds(connection: &mut PgConnection, lane: i16, rows: &Rows<'_>) 
     }
     let query = "INSERT INTO holds (hold_id, attempt, lane, tenant, state, user_id, idempotency_key, key_bits, \
          fingerprint, created_at, expires_at, changed_at, policy, external_ref, payment_ref, reason, reject_reason, \
-         shortages, command_offset, remaining_ms) \
+         shortages, command_offset, remaining_ms, cart, asked) \
          SELECT hold_id, attempt, $1, tenant, state, user_id, idempotency_key, key_bits, fingerprint, created_at, \
-         expires_at, changed_at, policy, external_ref, payment_ref, reason, reject_reason, shortages::jsonb, command_offset, remaining_ms \
+         expires_at, changed_at, policy, external_ref, payment_ref, reason, reject_reason, shortages::jsonb, command_offset, \
+         remaining_ms, cart::jsonb, asked::jsonb \
          FROM UNNEST($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::uuid[], $9::bytea[], \
          $10::bigint[], $11::bigint[], $12::bigint[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], \
-         $18::text[], $19::bigint[], $20::bigint[]) AS new (hold_id, attempt, tenant, state, user_id, idempotency_key, key_bits, \
+         $18::text[], $19::bigint[], $20::bigint[], $21::text[], $22::text[]) AS new (hold_id, attempt, tenant, state, user_id, idempotency_key, key_bits, \
          fingerprint, created_at, expires_at, changed_at, policy, external_ref, payment_ref, reason, reject_reason, \
-         shortages, command_offset, remaining_ms) \
+         shortages, command_offset, remaining_ms, cart, asked) \
          ON CONFLICT (hold_id, attempt) DO UPDATE SET state = EXCLUDED.state, expires_at = EXCLUDED.expires_at, \
          changed_at = EXCLUDED.changed_at, payment_ref = EXCLUDED.payment_ref, reason = EXCLUDED.reason, \
-         command_offset = EXCLUDED.command_offset, remaining_ms = EXCLUDED.remaining_ms";
+         reject_reason = EXCLUDED.reject_reason, \
+         shortages = EXCLUDED.shortages, command_offset = EXCLUDED.command_offset, remaining_ms = EXCLUDED.remaining_ms";
     let holds = || rows.holds.iter();
     let terms = || rows.holds.values().map(|row| row.terms);
     sqlx::query(query)
@@ -223,26 +226,59 @@ async fn write_holds(connection: &mut PgConnection, lane: i16, rows: &Rows<'_>) 
         }))
         .bind(column(holds(), |(_, row)| row.command_offset))
         .bind(column(terms(), |terms| terms.remaining_ms))
+        .bind(column(terms(), |terms| terms.cart.as_ref().map(picture::cart_json)))
+        .bind(column(terms(), |terms| {
+            (!terms.asked.is_empty()).then(|| picture::lines_json(&terms.asked))
+        }))
         .execute(connection)
         .await?;
     Ok(())
 }
 
-async fn write_lines(connection: &mut PgConnection, lane: i16, rows: &Rows<'_>) -> Result<(), sqlx::Error> {
+async fn write_parts(connection: &mut PgConnection, lane: i16, rows: &Rows<'_>) -> Result<(), sqlx::Error> {
+    if rows.parts.is_empty() {
+        return Ok(());
+    }
+    let query = "INSERT INTO hold_parts (hold_id, attempt, lane, tenant, state, user_id, relay_until, changed_at, lines, cart) \
+         SELECT hold_id, attempt, $1, tenant, state, user_id, relay_until, changed_at, lines::jsonb, cart::jsonb \
+         FROM UNNEST($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::text[], \
+         $10::text[]) AS new (hold_id, attempt, tenant, state, user_id, relay_until, changed_at, lines, cart) \
+         ON CONFLICT (hold_id, attempt, lane) DO UPDATE SET state = EXCLUDED.state, user_id = EXCLUDED.user_id, \
+         changed_at = EXCLUDED.changed_at, lines = EXCLUDED.lines, cart = EXCLUDED.cart";
+    let parts = || rows.parts.iter();
+    sqlx::query(query)
+        .bind(lane)
+        .bind(column(parts(), |(id, _)| id.hold_id.uuid()))
+        .bind(column(parts(), |(id, _)| id.attempt))
+        .bind(column(parts(), |(_, row)| row.tenant.as_str()))
+        .bind(column(parts(), |(_, row)| row.terms.state.name()))
+        .bind(column(parts(), |(_, row)| {
+            row.terms.user_id.as_ref().map(AsRef::<str>::as_ref)
+        }))
+        .bind(column(parts(), |(_, row)| row.terms.relay_until))
+        .bind(column(parts(), |(_, row)| row.terms.changed_at))
+        .bind(column(parts(), |(_, row)| picture::lines_json(&row.own_lines())))
+        .bind(column(parts(), |(_, row)| picture::cart_lines_json(&row.terms.cart)))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn write_lines(connection: &mut PgConnection, rows: &Rows<'_>) -> Result<(), sqlx::Error> {
     if rows.lines.is_empty() {
         return Ok(());
     }
     let query = "INSERT INTO hold_lines (hold_id, attempt, sku, quantity, lane, tenant, created_at) \
-         SELECT hold_id, attempt, sku, quantity, $1, tenant, created_at \
-         FROM UNNEST($2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::text[], $7::bigint[]) \
-         AS new (hold_id, attempt, sku, quantity, tenant, created_at) ON CONFLICT DO NOTHING";
+         SELECT hold_id, attempt, sku, quantity, lane, tenant, created_at \
+         FROM UNNEST($1::smallint[], $2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::text[], $7::bigint[]) \
+         AS new (lane, hold_id, attempt, sku, quantity, tenant, created_at) ON CONFLICT DO NOTHING";
     let lines = || rows.lines.iter();
     sqlx::query(query)
-        .bind(lane)
+        .bind(column(lines(), |row| lane_number(row.lane)))
         .bind(column(lines(), |row| row.hold_id.uuid()))
         .bind(column(lines(), |row| row.terms.attempt))
-        .bind(column(lines(), |row| row.line.sku.as_str()))
-        .bind(column(lines(), |row| row.line.quantity))
+        .bind(column(lines(), |row| row.sku.as_str()))
+        .bind(column(lines(), |row| row.quantity))
         .bind(column(lines(), |row| row.tenant.as_str()))
         .bind(column(lines(), |row| row.terms.created_at))
         .execute(connection)

@@ -211,6 +211,7 @@ fn lines_of(asked: &Asked) -> usize {
     match asked {
         Asked::Command(command) => match &command.body {
             domain::CommandBody::Reserve(reserve) => reserve.lines.as_slice().len(),
+            domain::CommandBody::Relay { cart, .. } => cart.len(),
             // A hold's lines are known only in Redis; most holds have few.
             _ => 1,
         },
@@ -319,12 +320,18 @@ fn route(shared: &Shared, lane: Lane, command: domain::Command) -> Read {
             message: pack::sentence(message),
         })
     };
-    let [own] = pack::lanes_of(&command.body, shared.lanes)[..] else {
+    let all = pack::lanes_of(&command.body, shared.lanes);
+    // The lowest lane of a cart is its home lane.
+    let own = all[0];
+    if let domain::CommandBody::Reserve(reserve) = &command.body
+        && all.len() > 1
+        && reserve.policy != domain::Policy::AllOrNothing
+    {
         return refuse(
             Reason::SeveralLanes,
-            "the lines of this hold live in several lanes: send one hold per lane",
+            "the lines of this hold live in several lanes: they can only be held all or nothing",
         );
-    };
+    }
     if own == lane {
         Ok(Asked::Command(Box::new(command)))
     } else if own.number() >= shared.lanes {

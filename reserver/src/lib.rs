@@ -58,6 +58,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// What decisions need of the configuration.
+    pub(crate) fn rules(&self) -> pack::Rules {
+        self.options.rules(self.lanes)
+    }
+
     /// The group whose committed offsets are the forward cursors.
     pub(crate) fn forwards_group(&self) -> String {
         format!("{}holdfast.forwards", self.connections.topic_prefix)

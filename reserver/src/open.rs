@@ -16,7 +16,9 @@ use schemas::{headers, keys::LaneKeys};
 use crate::{
     Shared,
     end::End,
-    log, rebuild,
+    log,
+    outbox::Relayed,
+    rebuild,
     scripts::{Claimed, LaneRedis},
     tail::Tail,
     turn::{Turn, TurnParts},
@@ -184,6 +186,7 @@ fn own(shared: &Shared, lane: Lane, producer: &Producer) -> Result<i64, End> {
         decided_at: plumbing::time::now_ms(),
         source: None,
         hold: None,
+        part: None,
         lines: Vec::new(),
         body: EventBody::LaneOpened {
             nonce,
@@ -206,14 +209,21 @@ fn own(shared: &Shared, lane: Lane, producer: &Producer) -> Result<i64, End> {
 }
 
 /// An event that a forward is still to be made of.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Unforwarded {
-    /// The event's offset.
-    pub(crate) event_offset: i64,
-    /// The command to forward.
+    /// The command that the event decides.
     pub(crate) command_offset: i64,
-    /// Where to.
-    pub(crate) to_lane: Lane,
+    /// What to send.
+    pub(crate) what: What,
+}
+
+/// What a valid event sends to other lanes.
+#[derive(Debug, Clone)]
+pub(crate) enum What {
+    /// A copy of its command, to the lane where that belongs.
+    Copy(Lane),
+    /// What its decision has other lanes do.
+    Relay(Box<Relayed>),
 }
 
 /// Reads the events up to and with our own `LaneOpened`. Reading the last decision before one's own record oversells.
@@ -236,7 +246,7 @@ fn read_up_to(
         |message| {
             let (_, verdict) = tail.read(message);
             if verdict == domain::Verdict::Valid
-                && let Some(forward) = forward_of(shared, message)?
+                && let Some(forward) = forward_of(shared, lane, message)?
             {
                 forwards.push(forward);
             }
@@ -249,26 +259,60 @@ fn read_up_to(
     Ok((tail, forwards))
 }
 
-/// The forward that a valid event asks for.
-pub(crate) fn forward_of(
+/// Events that something may have to be sent for.
+const FORWARDING: [&str; 10] = [
+    "CommandForwarded",
+    "HoldPending",
+    "HoldRejected",
+    "HoldCancelled",
+    "HoldExpired",
+    "HoldConfirmed",
+    "HoldShipped",
+    "HoldUnallocated",
+    "PartHeld",
+    "PartRefused",
+];
+
+/// The copy that a valid event of this turn asks for.
+pub(crate) fn copy_of(
     shared: &Shared,
+    lane: Lane,
     message: &rdkafka::message::BorrowedMessage<'_>,
 ) -> Result<Option<Unforwarded>, End> {
-    let forwarded = consumer::headers(message)
+    let is_copied = consumer::headers(message)
         .any(|(name, value)| name == "ce_type" && value == Some(b"holdfast.CommandForwarded"));
-    if !forwarded {
+    if is_copied {
+        forward_of(shared, lane, message)
+    } else {
+        Ok(None)
+    }
+}
+
+/// The forward that a valid event asks for.
+fn forward_of(
+    shared: &Shared,
+    lane: Lane,
+    message: &rdkafka::message::BorrowedMessage<'_>,
+) -> Result<Option<Unforwarded>, End> {
+    let may_forward = consumer::headers(message)
+        .find(|(name, _)| *name == "ce_type")
+        .and_then(|(_, kind)| std::str::from_utf8(kind?).ok()?.strip_prefix("holdfast."))
+        .is_some_and(|kind| FORWARDING.contains(&kind));
+    if !may_forward {
         return Ok(None);
     }
     let event = rebuild::decode(shared, message.payload().unwrap_or_default())?;
     let EventBody::CommandForwarded { to_lane } = event.body else {
-        return Ok(None);
+        return Ok(Relayed::of(lane, &event, None).map(|relayed| Unforwarded {
+            command_offset: event.command_offset,
+            what: What::Relay(Box::new(relayed)),
+        }));
     };
     let to_lane = Lane::new(to_lane).filter(|lane| lane.number() < shared.lanes);
     let to_lane = to_lane.ok_or_else(|| End::Halt(format!("the event at {} forwards to no lane", message.offset())))?;
     Ok(Some(Unforwarded {
-        event_offset: message.offset(),
         command_offset: event.command_offset,
-        to_lane,
+        what: What::Copy(to_lane),
     }))
 }
 

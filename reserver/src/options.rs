@@ -30,6 +30,14 @@ pub struct Options {
     /// Time to live of a hold that names none, in seconds.
     #[arg(long, env = "HOLDFAST_HOLD_TTL_SECONDS", default_value_t = limits::HOLD_TTL_MS_DEFAULT / 1_000)]
     pub hold_ttl_seconds: i64,
+    /// How long the lanes of a cart may take to hold it, in milliseconds of log time; then it is rejected.
+    #[arg(
+        long,
+        env = "HOLDFAST_RELAY_MS",
+        default_value_t = limits::RELAY_MS_DEFAULT,
+        value_parser = clap::value_parser!(i64).range(1..=3_600_000)
+    )]
+    pub relay_ms: i64,
     /// Share of Redis' maxmemory above which reservations are refused as busy, so that releases always work.
     #[arg(long, env = "HOLDFAST_BUSY_SHARE", default_value_t = 0.9)]
     pub busy_share: f64,
@@ -48,11 +56,13 @@ pub struct Options {
 impl Options {
     /// What decisions need of the configuration.
     #[must_use]
-    pub fn rules(&self) -> Rules {
+    pub fn rules(&self, lanes: u16) -> Rules {
         Rules {
             remember_ms: self.remember_seconds * 1_000,
             max_hold_ms: self.max_hold_seconds * 1_000,
             default_ttl_ms: self.hold_ttl_seconds * 1_000,
+            relay_ms: self.relay_ms,
+            lanes,
         }
     }
 }

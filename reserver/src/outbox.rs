@@ -5,8 +5,12 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use domain::{Command, Event, Lane, Source};
+use domain::{
+    Command, Event, Key, Lane, Millis, Source, Tenant,
+    relay::{self, Forward},
+};
 use plumbing::{
+    failpoint,
     kafka::{
         consumer,
         producer::{Position, ProduceError, Producer, Record},
@@ -17,7 +21,14 @@ use rdkafka::Message;
 use schemas::headers;
 use tokio::sync::oneshot;
 
-use crate::{Shared, end::End, intake::Poison, log, open::Unforwarded, pack};
+use crate::{
+    Shared,
+    end::End,
+    intake::Poison,
+    log,
+    open::{Unforwarded, What},
+    pack,
+};
 
 /// The first produce of this turn that failed; its result is unknown, so the turn is over.
 type Failure = Arc<Mutex<Option<String>>>;
@@ -31,9 +42,34 @@ struct Forwardable {
     log_time: i64,
 }
 
+/// What a decision has other lanes do, once its event is valid.
+#[derive(Debug, Clone)]
+pub(crate) struct Relayed {
+    forwards: Vec<Forward>,
+    tenant: Tenant,
+    request_id: String,
+    decided_at: Millis,
+    traceparent: Option<String>,
+}
+
+impl Relayed {
+    /// Of an event; `None` when it concerns no other lane.
+    pub(crate) fn of(lane: Lane, event: &Event, traceparent: Option<String>) -> Option<Self> {
+        let forwards = relay::forwards(lane, event);
+        (!forwards.is_empty()).then(|| Self {
+            forwards,
+            tenant: event.tenant.clone(),
+            request_id: event.request_id.clone(),
+            decided_at: event.decided_at,
+            traceparent,
+        })
+    }
+}
+
 /// A copy on its way; the cursor may not pass its event before it is acknowledged.
 struct Sent {
-    forward: Unforwarded,
+    /// Command offset of the event that it was made of.
+    command: i64,
     acknowledged: oneshot::Receiver<Result<Position, ProduceError>>,
 }
 
@@ -44,6 +80,7 @@ pub(crate) struct Outbox<'a> {
     producer: Producer,
     failure: Failure,
     forwardable: HashMap<i64, Forwardable>,
+    relayed: HashMap<i64, Relayed>,
     sent: VecDeque<Sent>,
     /// Whether an event was read whose copy could not be sent: the turn ends, and nothing may pass that event.
     owing: bool,
@@ -51,14 +88,14 @@ pub(crate) struct Outbox<'a> {
 
 impl<'a> Outbox<'a> {
     pub(crate) fn new(shared: &'a Shared, lane: Lane, producer: Producer) -> Self {
-        let (forwardable, sent) = (HashMap::new(), VecDeque::new());
         Self {
             shared,
             lane,
             producer,
             failure: Failure::default(),
-            forwardable,
-            sent,
+            forwardable: HashMap::new(),
+            relayed: HashMap::new(),
+            sent: VecDeque::new(),
             owing: false,
         }
     }
@@ -143,50 +180,115 @@ impl<'a> Outbox<'a> {
         );
     }
 
-    /// Sends a copy of a misrouted command to its lane; its event is valid.
+    /// Keeps what a decision has other lanes do until its event is valid.
+    pub(crate) fn keep_relayed(&mut self, command: i64, relayed: Relayed) {
+        self.relayed.insert(command, relayed);
+    }
+
+    /// What a decision of this turn has other lanes do; its event is valid.
+    pub(crate) fn take_relayed(&mut self, command: i64) -> Option<Unforwarded> {
+        let relayed = self.relayed.remove(&command)?;
+        Some(Unforwarded {
+            command_offset: command,
+            what: What::Relay(Box::new(relayed)),
+        })
+    }
+
+    /// Sends what a valid event asks for.
     pub(crate) fn forward(&mut self, forward: Unforwarded, stop: &Stop) -> Result<(), End> {
         self.owing = true;
-        self.send_copy(forward, stop)?;
+        match forward.what {
+            What::Copy(to_lane) => self.send_copy(forward.command_offset, to_lane, stop)?,
+            What::Relay(relayed) => self.send_relayed(forward.command_offset, *relayed)?,
+        }
         self.owing = false;
         Ok(())
     }
 
-    /// An event was read that may ask for a copy, but nobody could tell.
+    /// An event was read that may ask for something to be sent, but nobody could tell.
     pub(crate) fn owe(&mut self) {
         self.owing = true;
     }
 
-    fn send_copy(&mut self, forward: Unforwarded, stop: &Stop) -> Result<(), End> {
-        let kept = match self.forwardable.remove(&forward.command_offset) {
+    /// Sends what a decision has other lanes do. The names of these commands say what they are about, and nothing more:
+    /// each lane knows (hold, attempt, kind), so one that comes twice changes nothing.
+    fn send_relayed(&mut self, command: i64, relayed: Relayed) -> Result<(), End> {
+        failpoint::reach("reserver.relay_read_back");
+        for Forward { lane, body } in relayed.forwards {
+            let subject = body.hold_id().map(|hold_id| hold_id.to_string()).unwrap_or_default();
+            let id = format!("relay/{}/{}/{command}/{lane}", body.name(), self.lane);
+            let command_id = Key::parse("command_id", &id).expect("short visible ASCII");
+            let request_id = Key::parse("request_id", &relayed.request_id).unwrap_or_else(|_| command_id.clone());
+            let record = Command {
+                command_id,
+                request_id,
+                tenant: relayed.tenant.clone(),
+                issued_at: relayed.decided_at,
+                source: None,
+                body,
+            };
+            self.send(
+                command,
+                lane,
+                &record,
+                Some(subject.as_bytes()),
+                &subject,
+                relayed.traceparent.clone(),
+            )?;
+        }
+        failpoint::reach("reserver.relay_sent");
+        Ok(())
+    }
+
+    /// Sends a copy of a misrouted command to its lane.
+    fn send_copy(&mut self, offset: i64, to_lane: Lane, stop: &Stop) -> Result<(), End> {
+        let kept = match self.forwardable.remove(&offset) {
             Some(kept) => kept,
-            None => self.read_again(forward.command_offset, stop)?,
+            None => self.read_again(offset, stop)?,
         };
         let copy = Command {
             source: Some(Source {
                 topic: self.shared.topics.commands.clone(),
                 partition: self.lane.partition(),
-                offset: forward.command_offset,
+                offset,
                 log_time: kept.log_time,
             }),
             ..kept.command
         };
-        let subject = pack::subject(&copy, forward.to_lane);
-        let mut headers = headers::of_command(copy.command_id.as_str(), crate::SOURCE, copy.body.name(), &subject);
-        headers.extend(kept.traceparent.map(|traceparent| (headers::TRACEPARENT, traceparent)));
+        let subject = pack::subject(&copy, to_lane);
+        self.send(offset, to_lane, &copy, kept.key.as_deref(), &subject, kept.traceparent)
+    }
+
+    /// Sends a command to another lane; `decided`: the command of this lane whose event asks for it.
+    fn send(
+        &mut self,
+        decided: i64,
+        to_lane: Lane,
+        command: &Command,
+        key: Option<&[u8]>,
+        subject: &str,
+        traceparent: Option<String>,
+    ) -> Result<(), End> {
+        let name = command.body.name();
+        let mut headers = headers::of_command(command.command_id.as_str(), crate::SOURCE, name, subject);
+        headers.extend(traceparent.map(|traceparent| (headers::TRACEPARENT, traceparent)));
         let (done, acknowledged) = oneshot::channel();
         let record = Record {
             topic: &self.shared.topics.commands,
-            partition: Some(forward.to_lane.partition()),
-            key: kept.key.as_deref(),
-            value: Some(&self.shared.codec.encode_command(&copy)),
+            partition: Some(to_lane.partition()),
+            key,
+            value: Some(&self.shared.codec.encode_command(command)),
             headers: &headers,
         };
         self.producer.send_then(record, move |result| {
             // The turn may be over; then the cursor has not moved, and the next one sends it again.
             let _gone = done.send(result);
         })?;
-        metrics::counter!("holdfast_forwards_total").increment(1);
-        self.sent.push_back(Sent { forward, acknowledged });
+        metrics::counter!("holdfast_forwards_total", "command" => name).increment(1);
+        self.sent.push_back(Sent {
+            command: decided,
+            acknowledged,
+        });
         Ok(())
     }
 
@@ -203,8 +305,8 @@ impl<'a> Outbox<'a> {
                 Ok(Err(error)) => return Err(error.into()),
                 Err(oneshot::error::TryRecvError::Empty) => return Ok(false),
                 Err(oneshot::error::TryRecvError::Closed) => {
-                    let offset = sent.forward.event_offset;
-                    return Err(End::Lost(format!("the copy for the event at {offset} has no fate")));
+                    let command = sent.command;
+                    return Err(End::Lost(format!("what follows from command {command} has no fate")));
                 }
             }
         }

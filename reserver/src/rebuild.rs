@@ -16,7 +16,7 @@ use plumbing::{
 };
 use rdkafka::Message;
 use schemas::{
-    cells::{self, CommandCell, HoldCell},
+    cells::{self, CommandCell, HoldCell, PartCell},
     codec::{DecodeError, Learned},
     keys::{GenerationKeys, LaneKeys},
     picture,
@@ -59,12 +59,19 @@ pub(crate) fn rebuild(
         epoch,
         writes: Vec::with_capacity(CHUNK_WRITES),
     };
-    load(
+    let keys = keys.generation(epoch);
+    let mut forget = load(&mut chunk, &ledger, &keys, shared.rules().remember_ms)?;
+    forget.extend(load_carts(
         &mut chunk,
         &ledger,
-        &keys.generation(epoch),
-        shared.options.rules().remember_ms,
-    )?;
+        &keys,
+        shared.rules().remember_ms,
+        state.log_time,
+    )?);
+    forget.sort();
+    for entry in &forget {
+        chunk.write(&[b"RPUSH", keys.forget().as_bytes(), &cells::pack(entry)])?;
+    }
     chunk.flush()?;
     done(redis.finish(epoch, state.last_command_offset, state.log_time)?)?;
     metrics::histogram!("holdfast_lane_rebuild_seconds").record(started.elapsed().as_secs_f64());
@@ -97,7 +104,7 @@ fn ledger_at(
     state: &LaneState,
     stop: &Stop,
 ) -> Result<Ledger, End> {
-    let remember_ms = shared.options.rules().remember_ms;
+    let remember_ms = shared.rules().remember_ms;
     let (mut tail, mut ledger) = picture_of(shared, lane, reader, remember_ms)?;
     if tail.next <= epoch {
         log::read(
@@ -214,7 +221,10 @@ impl Chunk<'_> {
     }
 }
 
-fn load(chunk: &mut Chunk<'_>, ledger: &Ledger, keys: &GenerationKeys, remember_ms: i64) -> Result<(), End> {
+/// Log time when to forget, and the key's end.
+type Forget = Vec<(i64, String)>;
+
+fn load(chunk: &mut Chunk<'_>, ledger: &Ledger, keys: &GenerationKeys, remember_ms: i64) -> Result<Forget, End> {
     for ((tenant, sku), stock) in &ledger.stock {
         let key = keys.stock(tenant, sku);
         let values = cells::stock_values(stock);
@@ -229,7 +239,7 @@ fn load(chunk: &mut Chunk<'_>, ledger: &Ledger, keys: &GenerationKeys, remember_
         let (key, units) = (keys.limit(tenant, sku), units.to_string());
         chunk.write(&[b"HSET", key.as_bytes(), user_id.as_str().as_bytes(), units.as_bytes()])?;
     }
-    let mut forget: Vec<(i64, String)> = Vec::new();
+    let mut forget = Forget::new();
     for (hold_id, hold) in &ledger.holds {
         chunk.write(&[
             b"SET",
@@ -268,9 +278,32 @@ fn load(chunk: &mut Chunk<'_>, ledger: &Ledger, keys: &GenerationKeys, remember_
             format!("source:{}/{}/{}", source.topic, source.partition, source.offset),
         ));
     }
-    forget.sort();
-    for entry in &forget {
-        chunk.write(&[b"RPUSH", keys.forget().as_bytes(), &cells::pack(entry)])?;
+    Ok(forget)
+}
+
+/// Parts of other lanes' carts, and units in carts that may not be decided yet.
+fn load_carts(
+    chunk: &mut Chunk<'_>,
+    ledger: &Ledger,
+    keys: &GenerationKeys,
+    remember_ms: i64,
+    log_time: i64,
+) -> Result<Forget, End> {
+    let mut forget = Forget::new();
+    for (id, part) in &ledger.parts {
+        let terms = &part.terms;
+        chunk.write(&[b"SET", keys.part(*id).as_bytes(), &cells::pack(&PartCell::from(part))])?;
+        if terms.state.is_final() {
+            let until = (terms.changed_at + remember_ms).max(terms.relay_until);
+            forget.push((until, format!("part:{id}")));
+        } else {
+            chunk.write(&[b"SADD", keys.parts().as_bytes(), id.to_string().as_bytes()])?;
+        }
     }
-    Ok(())
+    for unit in ledger.relayed(log_time) {
+        let member = format!("{}:{}", unit.quantity, unit.part);
+        let (key, deadline) = (keys.relayed(unit.tenant, unit.sku), unit.relay_until.to_string());
+        chunk.write(&[b"ZADD", key.as_bytes(), deadline.as_bytes(), member.as_bytes()])?;
+    }
+    Ok(forget)
 }

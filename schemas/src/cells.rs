@@ -6,8 +6,9 @@
 use std::collections::HashMap;
 
 use domain::{
-    Fingerprint, HoldState, HoldTerms, Invalid, Key, Policy, Sku, SkuPolicy, Stock, Tenant, Text, UserId,
-    ledger::{LedgerHold, Remembered},
+    Cart, CartLine, Fingerprint, HoldState, HoldTerms, Invalid, Key, Lane, PartState, PartTerms, Policy, Sku,
+    SkuPolicy, Stock, Tenant, Text, UserId,
+    ledger::{LedgerHold, LedgerPart, Remembered},
 };
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +46,40 @@ pub struct HoldCell {
     /// In milliseconds; [`NOT_PAYING`]: none. Cells of older versions end before it.
     #[serde(default = "not_paying")]
     pub remaining_ms: i64,
+    /// None, or one: what it is made of, where its lines live in several lanes.
+    #[serde(default)]
+    pub cart: Vec<CartCell>,
+    /// SKU and units that were asked for, where the policy lets the lines be others.
+    #[serde(default)]
+    pub asked: Vec<(String, i64)>,
+}
+
+/// A hold over several lanes: the relay's deadline and the hold's time to live in milliseconds, and all lines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CartCell(pub i64, pub i64, pub Vec<CartLineCell>);
+
+/// Lane, SKU and units.
+pub type CartLineCell = (u16, String, i64);
+
+/// A part of another lane's cart as Redis keeps it; the order of the fields is the order of the array.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartCell {
+    /// [`PartState::name`].
+    pub state: String,
+    /// Offset of the cart's Reserve.
+    pub attempt: i64,
+    /// Whose stock.
+    pub tenant: String,
+    /// Who buys; empty for a mark.
+    pub user_id: String,
+    /// Log time in milliseconds.
+    pub relay_until: i64,
+    /// Log time in milliseconds.
+    pub changed_at: i64,
+    /// This lane's own SKUs and units.
+    pub lines: Vec<(String, i64)>,
+    /// All lines of the cart.
+    pub cart: Vec<CartLineCell>,
 }
 
 /// A cell's remaining time while no payment is made.
@@ -104,12 +139,14 @@ impl From<&LedgerHold> for HoldCell {
             external_ref: text(&terms.external_ref),
             payment_ref: text(&terms.payment_ref),
             reason: text(&terms.reason),
-            lines: hold
-                .lines
-                .iter()
-                .map(|(sku, units)| (sku.to_string(), *units))
-                .collect(),
+            lines: line_cells(&hold.lines),
             remaining_ms: terms.remaining_ms.unwrap_or(NOT_PAYING),
+            cart: terms
+                .cart
+                .iter()
+                .map(|cart| CartCell(cart.relay_until, cart.ttl_ms, cart_cells(&cart.lines)))
+                .collect(),
+            asked: line_cells(&terms.asked),
         }
     }
 }
@@ -133,13 +170,21 @@ impl TryFrom<HoldCell> for LedgerHold {
                 external_ref: note("external_ref", &cell.external_ref)?,
                 payment_ref: note("payment_ref", &cell.payment_ref)?,
                 reason: note("reason", &cell.reason)?,
+                cart: cell
+                    .cart
+                    .first()
+                    .map(|CartCell(relay_until, ttl_ms, lines)| {
+                        Ok::<_, Invalid>(Cart {
+                            relay_until: *relay_until,
+                            ttl_ms: *ttl_ms,
+                            lines: cart_lines(lines)?,
+                        })
+                    })
+                    .transpose()?,
+                asked: lines(&cell.asked)?,
                 remaining_ms: (cell.remaining_ms != NOT_PAYING).then_some(cell.remaining_ms),
             },
-            lines: cell
-                .lines
-                .iter()
-                .map(|(sku, units)| Ok((Sku::parse(sku)?, *units)))
-                .collect::<Result<_, Invalid>>()?,
+            lines: lines(&cell.lines)?,
         })
     }
 }
@@ -150,6 +195,81 @@ impl TryFrom<HoldCell> for LedgerHold {
 /// [`Invalid`] when it is not a hold.
 pub fn read_hold(bytes: &[u8]) -> Result<LedgerHold, Invalid> {
     rmp_serde::from_slice::<HoldCell>(bytes).map_err(corrupt)?.try_into()
+}
+
+fn line_cells(lines: &[(Sku, i64)]) -> Vec<(String, i64)> {
+    lines.iter().map(|(sku, units)| (sku.to_string(), *units)).collect()
+}
+
+fn lines(cells: &[(String, i64)]) -> Result<Vec<(Sku, i64)>, Invalid> {
+    cells
+        .iter()
+        .map(|(sku, units)| Ok((Sku::parse(sku)?, *units)))
+        .collect()
+}
+
+fn cart_cells(lines: &[CartLine]) -> Vec<CartLineCell> {
+    lines
+        .iter()
+        .map(|line| (line.lane.number(), line.sku.to_string(), line.quantity))
+        .collect()
+}
+
+fn cart_lines(cells: &[CartLineCell]) -> Result<Vec<CartLine>, Invalid> {
+    cells
+        .iter()
+        .map(|(lane, sku, quantity)| {
+            Ok(CartLine {
+                lane: Lane::new(i32::from(*lane)).ok_or_else(|| corrupt(format!("lane {lane}")))?,
+                sku: Sku::parse(sku)?,
+                quantity: *quantity,
+            })
+        })
+        .collect()
+}
+
+impl From<&LedgerPart> for PartCell {
+    fn from(part: &LedgerPart) -> Self {
+        let terms = &part.terms;
+        Self {
+            state: terms.state.name().to_owned(),
+            attempt: terms.attempt,
+            tenant: part.tenant.to_string(),
+            user_id: terms.user_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+            relay_until: terms.relay_until,
+            changed_at: terms.changed_at,
+            lines: line_cells(&part.lines),
+            cart: cart_cells(&terms.cart),
+        }
+    }
+}
+
+impl TryFrom<PartCell> for LedgerPart {
+    type Error = Invalid;
+
+    fn try_from(cell: PartCell) -> Result<Self, Invalid> {
+        let user_id = Some(cell.user_id.as_str()).filter(|user_id| !user_id.is_empty());
+        Ok(Self {
+            tenant: Tenant::parse(&cell.tenant)?,
+            terms: PartTerms {
+                attempt: cell.attempt,
+                state: PartState::from_name(&cell.state).ok_or_else(|| corrupt(format!("state {}", cell.state)))?,
+                user_id: user_id.map(UserId::parse).transpose()?,
+                relay_until: cell.relay_until,
+                changed_at: cell.changed_at,
+                cart: cart_lines(&cell.cart)?,
+            },
+            lines: lines(&cell.lines)?,
+        })
+    }
+}
+
+/// Reads a part's value.
+///
+/// # Errors
+/// [`Invalid`] when it is not a part.
+pub fn read_part(bytes: &[u8]) -> Result<LedgerPart, Invalid> {
+    rmp_serde::from_slice::<PartCell>(bytes).map_err(corrupt)?.try_into()
 }
 
 /// Reads a remembered command's value.

@@ -9,7 +9,9 @@ use std::{
     sync::{Arc, LazyLock, RwLock},
 };
 
-use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value, writer::datum::GenericDatumWriter};
+use apache_avro::{
+    Schema, reader::datum::GenericDatumReader, schema::ResolvedSchema, types::Value, writer::datum::GenericDatumWriter,
+};
 use domain::{Command, Event, Invalid};
 use serde::de::DeserializeOwned;
 
@@ -57,6 +59,8 @@ pub enum Learned {
 
 struct Parsed {
     schema: &'static Schema,
+    /// The schema's named types: a field may refer to one that another field defines.
+    names: ResolvedSchema<'static>,
     writer: GenericDatumWriter<'static>,
     reader: Arc<Reader>,
     bodies: &'static [&'static str],
@@ -88,6 +92,7 @@ impl Parsed {
             .expect("our own schema resolves");
         Self {
             schema,
+            names: ResolvedSchema::try_from(schema).expect("our own schema resolves"),
             writer,
             reader: Arc::new(Reader::Direct(reader)),
             bodies,
@@ -118,7 +123,7 @@ impl Parsed {
             Reader::Direct(reader) => reader.read_deser(&mut rest).map_err(malformed)?,
             Reader::Resolving { writer, reader } => {
                 let value = reader.read_value(&mut rest).map_err(malformed)?;
-                let resolved = resolve_record(value, writer, self.schema, self.bodies)?;
+                let resolved = resolve_record(value, writer, self)?;
                 apache_avro::from_value(&resolved).map_err(malformed)?
             }
             Reader::Unusable(why) => {
@@ -138,9 +143,9 @@ impl Parsed {
 
 /// Avro's resolution of a record, field by field, with the branch of `body` found by its name: the library goes by
 /// structure there, and all empty records look alike.
-fn resolve_record(value: Value, writer: &Schema, ours: &Schema, bodies: &[&str]) -> Result<Value, DecodeError> {
+fn resolve_record(value: Value, writer: &Schema, parsed: &Parsed) -> Result<Value, DecodeError> {
     let malformed = |why: String| DecodeError::Malformed(why);
-    let (Value::Record(written), Schema::Record(writer), Schema::Record(ours)) = (value, writer, ours) else {
+    let (Value::Record(written), Schema::Record(writer), Schema::Record(ours)) = (value, writer, parsed.schema) else {
         return Err(malformed("its schema is not a record".to_owned()));
     };
     if writer.name.name() != ours.name.name() {
@@ -160,12 +165,12 @@ fn resolve_record(value: Value, writer: &Schema, ours: &Schema, bodies: &[&str])
                     .iter()
                     .find(|field| field.name == "body")
                     .map(|field| &field.schema);
-                resolve_body(value, body_schema, &field.schema, bodies)?
+                resolve_body(value, body_schema, &field.schema, parsed)?
             }
             (Some(value), _) => value
-                .resolve(&field.schema)
+                .resolve_with_names(&field.schema, parsed.names.get_names())
                 .map_err(|error| malformed(error.to_string()))?,
-            (None, Some(default)) => default_of(default, &field.schema)?,
+            (None, Some(default)) => default_of(default, &field.schema, parsed)?,
             (None, None) => return Err(malformed(format!("it has no field `{}`", field.name))),
         };
         fields.push((field.name.clone(), value));
@@ -173,13 +178,13 @@ fn resolve_record(value: Value, writer: &Schema, ours: &Schema, bodies: &[&str])
     Ok(Value::Record(fields))
 }
 
-fn default_of(default: &serde_json::Value, schema: &Schema) -> Result<Value, DecodeError> {
+fn default_of(default: &serde_json::Value, schema: &Schema, parsed: &Parsed) -> Result<Value, DecodeError> {
     Value::try_from(default.clone())
-        .and_then(|value| value.resolve(schema))
+        .and_then(|value| value.resolve_with_names(schema, parsed.names.get_names()))
         .map_err(|error| DecodeError::Malformed(error.to_string()))
 }
 
-fn resolve_body(value: Value, writer: Option<&Schema>, ours: &Schema, bodies: &[&str]) -> Result<Value, DecodeError> {
+fn resolve_body(value: Value, writer: Option<&Schema>, ours: &Schema, parsed: &Parsed) -> Result<Value, DecodeError> {
     let malformed = |why: String| DecodeError::Malformed(why);
     let (Value::Union(branch, inner), Some(Schema::Union(writer)), Schema::Union(ours)) = (value, writer, ours) else {
         return Err(malformed("its `body` is not a union".to_owned()));
@@ -190,13 +195,14 @@ fn resolve_body(value: Value, writer: Option<&Schema>, ours: &Schema, bodies: &[
         .and_then(Schema::name)
         .map(|name| name.name().to_owned())
         .ok_or_else(|| malformed("its `body` has a branch without a name".to_owned()))?;
-    let index = bodies
+    let index = parsed
+        .bodies
         .iter()
         .position(|body| *body == name)
         .ok_or(DecodeError::NewerBody(name))?;
     let branch_schema = &ours.variants()[index];
     let inner = match inner
-        .resolve(branch_schema)
+        .resolve_with_names(branch_schema, parsed.names.get_names())
         .map_err(|error| malformed(error.to_string()))?
     {
         // A body without fields is a unit variant of the mirror, which serde reads from nothing.

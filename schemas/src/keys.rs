@@ -1,6 +1,6 @@
 //! Redis keys of a lane. All share the hash tag `{p}`; the Lua scripts derive the same names from the lane's key.
 
-use domain::{HoldId, Key, Lane, Sku, Source, Tenant};
+use domain::{HoldId, Key, Lane, PartId, Sku, Source, Tenant};
 
 /// The keys of one lane under a configured prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +73,24 @@ impl GenerationKeys {
     #[must_use]
     pub fn hold(&self, hold_id: HoldId) -> String {
         format!("{}hold:{hold_id}", self.base)
+    }
+
+    /// One part of another lane's cart (MessagePack).
+    #[must_use]
+    pub fn part(&self, part: PartId) -> String {
+        format!("{}part:{part}", self.base)
+    }
+
+    /// Set of `<hold>/<attempt>` of the parts that keep units.
+    #[must_use]
+    pub fn parts(&self) -> String {
+        format!("{}parts", self.base)
+    }
+
+    /// Sorted set of `<units>:<hold>/<attempt>` by the relay's deadline: units of one SKU in carts that may not be decided yet.
+    #[must_use]
+    pub fn relayed(&self, tenant: &Tenant, sku: &Sku) -> String {
+        format!("{}relayed:{tenant}/{sku}", self.base)
     }
 
     /// Sorted set of held holds by deadline in milliseconds.

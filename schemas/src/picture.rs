@@ -4,6 +4,7 @@
 //! reads it here: ingress answers and lists from it, a rebuild of Redis and `verify` load it, roles start from its checkpoints.
 //! The tables are in `migrations/`.
 
+mod carts;
 mod holds;
 mod load;
 mod stock;
@@ -15,6 +16,7 @@ use sqlx::{
     postgres::PgRow,
 };
 
+pub use carts::{cart_json, cart_lines_json, lines_json};
 pub use holds::{HoldCursor, HoldFilter, Rejection, StoredHold, find_hold, list_holds};
 pub use load::load;
 pub use stock::{find_stock, list_stock};

@@ -37,10 +37,73 @@ pub enum CommandBody {
     Unallocate(Unallocate),
     ReturnStock(ReturnStock),
     RequireRefund(RequireRefund),
+    Relay(Relay),
+    RelayDone(RelayDone),
+    RelayFailed(RelayFailed),
+    Settle(Settle),
+    Undo(Undo),
+    ShipPart(ShipPart),
+    UnallocatePart(UnallocatePart),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relay {
+    pub hold_id: String,
+    pub attempt: i64,
+    pub lane: i32,
+    pub user_id: String,
+    pub relay_until: i64,
+    pub cart: Vec<CartLine>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayDone {
+    pub hold_id: String,
+    pub attempt: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayFailed {
+    pub hold_id: String,
+    pub attempt: i64,
+    pub reason: String,
+    pub shortages: Vec<Shortage>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settle {
+    pub hold_id: String,
+    pub attempt: i64,
+    pub lane: i32,
+    pub relay_until: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Undo {
+    pub hold_id: String,
+    pub attempt: i64,
+    pub lane: i32,
+    pub relay_until: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShipPart {
+    pub hold_id: String,
+    pub attempt: i64,
+    pub lane: i32,
+    pub relay_until: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnallocatePart {
+    pub hold_id: String,
+    pub attempt: i64,
+    pub lane: i32,
+    pub relay_until: i64,
 }
 
 /// Branches of the command's `body` union that this version reads.
-pub const COMMAND_BODIES: [&str; 13] = [
+pub const COMMAND_BODIES: [&str; 20] = [
     "Reserve",
     "Confirm",
     "Cancel",
@@ -54,6 +117,13 @@ pub const COMMAND_BODIES: [&str; 13] = [
     "Unallocate",
     "ReturnStock",
     "RequireRefund",
+    "Relay",
+    "RelayDone",
+    "RelayFailed",
+    "Settle",
+    "Undo",
+    "ShipPart",
+    "UnallocatePart",
 ];
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,6 +241,7 @@ pub struct InventoryEvent {
     pub decided_at: i64,
     pub source: Option<Source>,
     pub hold: Option<HoldTerms>,
+    pub part: Option<PartTerms>,
     pub lines: Vec<EventLine>,
     pub body: EventBody,
 }
@@ -191,6 +262,38 @@ pub struct HoldTerms {
     pub payment_ref: Option<String>,
     pub reason: Option<String>,
     pub remaining_ms: Option<i64>,
+    pub cart: Option<Cart>,
+    pub asked: Vec<AskedLine>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cart {
+    pub relay_until: i64,
+    pub ttl_ms: i64,
+    pub lines: Vec<CartLine>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CartLine {
+    pub lane: i32,
+    pub sku: String,
+    pub quantity: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedLine {
+    pub sku: String,
+    pub quantity: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartTerms {
+    pub attempt: i64,
+    pub state: String,
+    pub user_id: Option<String>,
+    pub relay_until: i64,
+    pub changed_at: i64,
+    pub cart: Vec<CartLine>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -226,10 +329,18 @@ pub enum EventBody {
     HoldUnallocated(HoldUnallocated),
     StockReturned(StockReturned),
     RefundRequired(RefundRequired),
+    HoldPending,
+    PartHeld,
+    PartRefused(PartRefused),
+    PartSettled,
+    PartUndone,
+    PartShipped,
+    PartUnallocated,
+    RelayIgnored,
 }
 
 /// Branches of the event's `body` union that this version reads.
-pub const EVENT_BODIES: [&str; 20] = [
+pub const EVENT_BODIES: [&str; 28] = [
     "LaneOpened",
     "HoldCreated",
     "HoldRejected",
@@ -250,6 +361,14 @@ pub const EVENT_BODIES: [&str; 20] = [
     "HoldUnallocated",
     "StockReturned",
     "RefundRequired",
+    "HoldPending",
+    "PartHeld",
+    "PartRefused",
+    "PartSettled",
+    "PartUndone",
+    "PartShipped",
+    "PartUnallocated",
+    "RelayIgnored",
 ];
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -269,6 +388,13 @@ pub struct Shortage {
     pub sku: String,
     pub requested: i64,
     pub available: i64,
+    pub retry: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartRefused {
+    pub reason: String,
+    pub shortages: Vec<Shortage>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

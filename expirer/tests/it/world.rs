@@ -53,7 +53,7 @@ impl Seen {
     }
 
     pub fn is_release(&self) -> bool {
-        matches!(self.command.body, CommandBody::Release { attempt: None, .. })
+        matches!(self.command.body, CommandBody::Release { .. })
     }
 }
 
@@ -303,6 +303,8 @@ fn held(hold_id: HoldId, tenant: &str, expires_at: i64) -> LedgerHold {
             payment_ref: None,
             reason: None,
             remaining_ms: None,
+            cart: None,
+            asked: Vec::new(),
         },
         lines: vec![(Sku::parse("A").unwrap(), 1)],
     }

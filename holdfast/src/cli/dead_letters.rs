@@ -222,12 +222,23 @@ pub async fn send(connections: &Connections, offset: i64) -> anyhow::Result<Sent
 fn home_of(command: &Command, lanes: u16) -> (Lane, String) {
     match &command.body {
         CommandBody::Reserve(reserve) => {
-            let first = &reserve.lines.as_slice()[0].sku; // A cart has at least one line.
-            (Lane::of_sku(first, lanes), first.to_string())
+            // The lowest lane of a cart's lines decides on it.
+            let lines = reserve
+                .lines
+                .into_iter()
+                .map(|line| (Lane::of_sku(&line.sku, lanes), &line.sku));
+            let (home, sku) = lines.min().expect("a cart has at least one line");
+            (home, sku.to_string())
         }
         CommandBody::AdjustStock { sku, .. }
         | CommandBody::ConfigureSku { sku, .. }
         | CommandBody::ReturnStock { sku, .. } => (Lane::of_sku(sku, lanes), sku.to_string()),
+        CommandBody::Relay { part, lane, .. } | CommandBody::Follow { part, lane, .. } => {
+            (*lane, part.hold_id.to_string())
+        }
+        CommandBody::RelayDone { part } | CommandBody::RelayFailed { part, .. } => {
+            (part.hold_id.lane(), part.hold_id.to_string())
+        }
         CommandBody::Confirm { hold_id, .. }
         | CommandBody::Cancel { hold_id, .. }
         | CommandBody::Extend { hold_id, .. }

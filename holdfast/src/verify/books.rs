@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domain::{Event, EventBody, EventId, HoldId, Lane, LaneState, Ledger, Reason, Stamp, Text, Verdict};
+use domain::{Event, EventBody, EventId, HoldId, Lane, LaneState, Ledger, PartId, Reason, Stamp, Text, Verdict};
 use schemas::picture::Checkpoint;
 
 use super::report::{Differences, Place};
@@ -245,7 +245,12 @@ impl Pages {
         let elsewhere = event.hold_id.is_some_and(|hold_id| hold_id.lane() != self.lane)
             && !matches!(
                 event.body,
-                EventBody::CommandForwarded { .. } | EventBody::CommandRefused { .. }
+                EventBody::CommandForwarded { .. }
+                    | EventBody::CommandRefused { .. }
+                    | EventBody::PartHeld
+                    | EventBody::PartRefused { .. }
+                    | EventBody::PartFollowed { .. }
+                    | EventBody::RelayIgnored
             );
         if elsewhere {
             problems.push("is about a hold of another lane".to_owned());
@@ -268,6 +273,12 @@ impl Pages {
         {
             hold.terms = terms.clone();
         }
+        if let (Some(hold_id), Some(terms)) = (event.hold_id, &event.part) {
+            let attempt = terms.attempt;
+            if let Some(part) = self.ledger.parts.get_mut(&PartId { hold_id, attempt }) {
+                part.terms = terms.clone();
+            }
+        }
         for line in &event.lines {
             let stock = self
                 .ledger
@@ -278,8 +289,13 @@ impl Pages {
             stock.held = line.held;
             stock.allocated = line.allocated;
             stock.version = line.sku_version;
-            if let Some(terms) = &event.hold {
-                let key = (event.tenant.clone(), line.sku.clone(), terms.user_id.clone());
+            let buyer = match (&event.hold, &event.part) {
+                (Some(terms), _) => Some(&terms.user_id),
+                (None, Some(terms)) => terms.user_id.as_ref(),
+                (None, None) => None,
+            };
+            if let Some(user_id) = buyer {
+                let key = (event.tenant.clone(), line.sku.clone(), user_id.clone());
                 if line.counted == 0 {
                     self.ledger.counted.remove(&key);
                 } else {
@@ -292,7 +308,10 @@ impl Pages {
 
 fn changes_stock(body: &EventBody) -> bool {
     match body {
-        EventBody::HoldCreated
+        EventBody::HoldPending
+        | EventBody::PartHeld
+        | EventBody::PartFollowed { .. }
+        | EventBody::HoldCreated
         | EventBody::HoldConfirmed
         | EventBody::HoldCancelled
         | EventBody::HoldExpired
@@ -303,6 +322,8 @@ fn changes_stock(body: &EventBody) -> bool {
         | EventBody::SkuConfigured { .. } => true,
         EventBody::LaneOpened { .. }
         | EventBody::HoldRejected { .. }
+        | EventBody::PartRefused { .. }
+        | EventBody::RelayIgnored
         | EventBody::HoldExtended { .. }
         | EventBody::HoldReplayed
         | EventBody::PaymentBegun

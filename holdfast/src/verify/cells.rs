@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 
 use anyhow::Context as _;
-use domain::{HoldId, Key, Lane, Millis, Sku, Tenant, UserId, ledger::LedgerHold};
+use domain::{
+    HoldId, Key, Lane, Millis, PartId, PartTerms, Sku, Tenant, UserId,
+    ledger::{LedgerHold, LedgerPart},
+};
 use redis::{Pipeline, Value};
 use schemas::{cells, keys::GenerationKeys};
 
@@ -21,6 +24,8 @@ pub enum Subject {
     Stock(Tenant, Sku),
     /// A hold, and its place among those that are due.
     Hold(HoldId),
+    /// A part of another lane's cart, and its place among those that keep units.
+    Part(PartId),
     /// Units that a user has of a SKU.
     Limit(Tenant, Sku, UserId),
     /// An applied command id.
@@ -79,6 +84,7 @@ impl Subjects {
         let named = |(tenant, sku): (Tenant, Sku)| Subject::Stock(tenant, sku);
         union(found.stock, ledger.stock.keys().cloned(), named, &mut list);
         union(found.holds, ledger.holds.keys().copied(), Subject::Hold, &mut list);
+        union(found.parts, ledger.parts.keys().copied(), Subject::Part, &mut list);
         let named = |(tenant, sku, user)| Subject::Limit(tenant, sku, user);
         union(limits, ledger.counted.keys().cloned(), named, &mut list);
         let named = |(tenant, id)| Subject::Command(tenant, id);
@@ -97,6 +103,7 @@ impl Subjects {
 struct Found {
     stock: Vec<(Tenant, Sku)>,
     holds: Vec<HoldId>,
+    parts: Vec<PartId>,
     limits: Vec<(Tenant, Sku)>,
     commands: Vec<(Tenant, Key)>,
     sources: Vec<String>,
@@ -108,6 +115,9 @@ impl Found {
         match name.split_once(':') {
             Some(("stock", rest)) => self.stock.push(tenant_and_sku(rest)?),
             Some(("hold", rest)) => self.holds.push(HoldId::parse(rest).ok()?),
+            Some(("part", rest)) => self.parts.push(part_id(rest)?),
+            // Only a hint for refusals: units in carts that were pending a moment ago.
+            Some(("relayed", rest)) => drop(tenant_and_sku(rest)?),
             Some(("limit", rest)) => self.limits.push(tenant_and_sku(rest)?),
             Some(("command", rest)) => {
                 let (tenant, id) = rest.split_once('/')?;
@@ -116,11 +126,19 @@ impl Found {
             }
             Some(("source", rest)) => self.sources.push(rest.to_owned()),
             Some(_) => return None,
-            None if matches!(name, "journal" | "skus" | "due" | "forget") => {}
+            None if matches!(name, "journal" | "skus" | "due" | "parts" | "forget") => {}
             None => return None,
         }
         Some(())
     }
+}
+
+fn part_id(name: &str) -> Option<PartId> {
+    let (hold_id, attempt) = name.split_once('/')?;
+    Some(PartId {
+        hold_id: HoldId::parse(hold_id).ok()?,
+        attempt: attempt.parse().ok()?,
+    })
 }
 
 fn tenant_and_sku(name: &str) -> Option<(Tenant, Sku)> {
@@ -143,6 +161,10 @@ impl Subject {
             Self::Hold(hold_id) => {
                 reads.cmd("GET").arg(keys.hold(*hold_id));
                 reads.cmd("ZSCORE").arg(keys.due()).arg(hold_id.to_string());
+            }
+            Self::Part(id) => {
+                reads.cmd("GET").arg(keys.part(*id));
+                reads.cmd("SISMEMBER").arg(keys.parts()).arg(id.to_string());
             }
             Self::Limit(tenant, sku, user) => {
                 reads.cmd("HGET").arg(keys.limit(tenant, sku)).arg(user.as_str());
@@ -192,6 +214,12 @@ impl Subject {
                     (redis::from_redis_value(answer()?)?, score_of(answer()?)?);
                 hold_problem(cell.as_deref(), due, ledger.holds.get(hold_id), may_be_gone)
             }
+            Self::Part(id) => {
+                let (cell, kept): (Option<Vec<u8>>, bool) =
+                    (redis::from_redis_value(answer()?)?, redis::from_redis_value(answer()?)?);
+                let gone = |terms: &PartTerms| may_be_gone(terms.changed_at) && terms.relay_until <= log_time;
+                part_problem(cell.as_deref(), kept, ledger.parts.get(id), gone)
+            }
             Self::Limit(tenant, sku, user) => {
                 let units: Option<i64> = redis::from_redis_value(answer()?)?;
                 let key = (tenant.clone(), sku.clone(), user.clone());
@@ -230,6 +258,7 @@ impl Subject {
         match self {
             Self::Stock(tenant, sku) => format!("stock of {tenant}/{sku}"),
             Self::Hold(hold_id) => format!("hold {hold_id}"),
+            Self::Part(id) => format!("part {id}"),
             Self::Limit(tenant, sku, user) => format!("units of {tenant}/{sku} that {user} has"),
             Self::Command(tenant, id) => format!("command {tenant}/{id}"),
             Self::Source(name, _) => format!("source {name}"),
@@ -254,6 +283,27 @@ fn stock_problem(fields: &HashMap<String, String>, member: bool, log: Option<&do
         (None, Some(log)) => Some(format!("not in Redis, {log:?} in the log")),
         (None, None) => member.then(|| "is in Redis' set of SKUs, unknown to the log".to_owned()),
     }
+}
+
+fn part_problem(
+    cell: Option<&[u8]>,
+    kept: bool,
+    log: Option<&LedgerPart>,
+    may_be_gone: impl Fn(&PartTerms) -> bool,
+) -> Option<String> {
+    let redis = match cell.map(cells::read_part).transpose() {
+        Ok(redis) => redis,
+        Err(invalid) => return Some(invalid.to_string()),
+    };
+    let is_gone = |part: &LedgerPart| part.terms.state.is_final() && may_be_gone(&part.terms);
+    match (&redis, log) {
+        (Some(redis), Some(log)) if redis != log => return Some(differ(redis, log)),
+        (Some(redis), None) if !is_gone(redis) => return Some(format!("{redis:?} in Redis, unknown to the log")),
+        (None, Some(log)) if !is_gone(log) => return Some(format!("not in Redis, {log:?} in the log")),
+        (Some(_) | None, Some(_) | None) => {}
+    }
+    let keeps = log.is_some_and(|part| !part.terms.state.is_final());
+    (kept != keeps).then(|| format!("among those that keep units in Redis: {kept}, in the log: {keeps}"))
 }
 
 fn hold_problem(

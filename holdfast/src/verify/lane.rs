@@ -7,6 +7,7 @@ use sqlx::PgPool;
 
 use super::{
     books::Books,
+    carts::Carts,
     commands, postgres,
     redis::compare as compare_redis,
     report::{Differences, LaneSummary, Units},
@@ -70,6 +71,8 @@ pub struct Verified {
     pub summary: LaneSummary,
     /// Its differences.
     pub differences: Differences,
+    /// Its carts over several lanes.
+    pub carts: Carts,
     /// What could not be checked to the full.
     pub notes: Vec<String>,
 }
@@ -132,6 +135,7 @@ pub fn verify(engines: &Engines, lane: Lane) -> anyhow::Result<Verified> {
         ..summary_of(lane, &books)
     };
     Ok(Verified {
+        carts: Carts::of(lane, &books.pages.ledger),
         summary,
         differences,
         notes,

@@ -9,9 +9,12 @@
 //!                      -> commands beside their decisions (I2)
 //! ```
 //!
-//! Nothing needs to stand still: each comparison is made at one exact position of the log.
+//! At rest, the parts of carts over several lanes are laid beside what their home lanes decided.
+//!
+//! Nothing else needs to stand still: each comparison is made at one exact position of the log.
 
 mod books;
+mod carts;
 mod cells;
 mod commands;
 mod lane;
@@ -76,6 +79,7 @@ pub async fn run(connections: &Connections, options: Options) -> anyhow::Result<
         let watching = engines.clone();
         report.differences = task::thread("verify-rest", move || rest::wait(&watching, timeout)).await??;
     }
+    let mut carts = carts::Carts::default();
     let all: Vec<Lane> = Lane::all(engines.lanes).collect();
     for some in all.chunks(AT_A_TIME) {
         let verifying: Vec<_> = some
@@ -92,10 +96,14 @@ pub async fn run(connections: &Connections, options: Options) -> anyhow::Result<
             let verified = verifying.await?.with_context(|| format!("lane {lane}"))?;
             let (differences, more) = verified.differences.into_parts();
             report.lanes.push(verified.summary);
+            carts.add(verified.carts);
             report.differences.extend(differences);
             report.more_differences += more;
             report.notes.extend(verified.notes);
         }
+    }
+    if options.at_rest.is_some() {
+        report.differences.extend(carts.differences());
     }
     engines.pool.close().await;
     Ok(report)

@@ -141,6 +141,13 @@ pub fn compare(
         &mut note,
     );
     each_side(
+        picture.parts.iter(),
+        log.parts.keys(),
+        |id| log.parts.get(id),
+        |id| format!("part {id}"),
+        &mut note,
+    );
+    each_side(
         picture.counted.iter(),
         log.counted.keys(),
         |key| log.counted.get(key),
@@ -216,7 +223,7 @@ fn compare_orders(side: &SideRows, pages: &Pages, differences: &mut Differences)
             continue;
         };
         let payment_ref = hold.terms.payment_ref.as_ref().map(ToString::to_string);
-        let lines = lines_text(&hold.lines);
+        let lines = lines_text(&hold.all_lines());
         if order.user_id != hold.terms.user_id.as_str() || order.payment_ref != payment_ref || order.lines != lines {
             differences.note(
                 Place::Postgres,

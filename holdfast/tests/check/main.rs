@@ -86,6 +86,7 @@ impl Life {
             decided_at: self.now_ms,
             source: None,
             hold: None,
+            part: None,
             lines: vec![EventLine {
                 sku: Sku::parse("mug").expect("legal"),
                 quantity,
@@ -172,6 +173,8 @@ impl Life {
             payment_ref: None,
             reason: None,
             remaining_ms: None,
+            cart: None,
+            asked: Vec::new(),
         });
         self.decided(&id, event);
         let reply = match body {

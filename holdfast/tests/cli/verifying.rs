@@ -34,6 +34,7 @@ async fn open(world: &World, lane: u16) -> i64 {
         decided_at: 0,
         source: None,
         hold: None,
+        part: None,
         lines: Vec::new(),
         body: EventBody::LaneOpened {
             nonce,

@@ -180,21 +180,6 @@ fn the_short_form_reserves_confirms_and_cancels() {
 }
 
 #[test]
-fn a_cart_over_several_lanes_is_refused_with_a_clear_answer_for_now() {
-    play(async {
-        let world = World::shared().await;
-        let lines: Vec<_> = (0..2)
-            .map(|lane| world.sku_in(domain::Lane::new(lane).expect("a lane"), "spread"))
-            .map(|sku| json!({"sku": sku, "quantity": 1}))
-            .collect();
-        let answer = world
-            .post("/v1/holds", &json!({"lines": lines, "user_id": "ann"}))
-            .await;
-        assert_eq!(problem(&answer), (422, "several_lanes"));
-    });
-}
-
-#[test]
 fn a_confirmed_hold_writes_its_order_exactly_once() {
     play(async {
         let world = World::shared().await;

@@ -9,6 +9,7 @@ mod wire;
 mod world;
 
 mod answers;
+mod carts;
 mod console;
 mod crash;
 mod dead_letters;

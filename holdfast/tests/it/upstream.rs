@@ -85,7 +85,7 @@ async fn a_python_service_adjusts_reserves_and_confirms_over_kafka_and_http_sees
     );
     assert_eq!(
         too_many["body"]["shortages"],
-        json!([{"sku": sku, "requested": 8, "available": 7}])
+        json!([{"sku": sku, "requested": 8, "available": 7, "retry": false}])
     );
     assert_eq!(world.counters(sku).await, (10, 3, 0, 7));
 
@@ -174,12 +174,13 @@ async fn hold_commands_in_a_wrong_lane_find_their_hold_and_copies_are_not_sent_o
         "{about:?}"
     );
 
-    // A lane that does not exist, and a cart of two lanes.
+    // A lane that does not exist, and a cart of two lanes that may be held in part.
     let nowhere = confirming("fffa2774-9426-80a8-b1c5-ca7e69a1d0a8");
     let offset = wire.write_command(lane(2), &nowhere).await;
     assert_eq!(refusal(&wire.decision(lane(2), offset).await), "hold_not_found");
     let mut cart = reserving("astray-cart", sku, 1, "ann");
     if let CommandBody::Reserve(reserve) = &mut cart.body {
+        reserve.policy = "per_line".to_owned();
         reserve.lines.push(schemas::records::ReserveLine {
             sku: world.sku_in(lane(2), "astray"),
             quantity: 1,

@@ -75,7 +75,7 @@ async fn every_refusal_has_its_status() {
         Reason::UnknownSku | Reason::HoldNotFound => 404,
         Reason::HoldExpired => 410,
         Reason::IdempotencyKeyReused | Reason::LimitExceeded | Reason::LifetimeExceeded | Reason::SeveralLanes => 422,
-        Reason::Busy => 503,
+        Reason::Busy | Reason::CartTimedOut => 503,
         _ => 409,
     };
     for reason in Reason::ALL {
@@ -116,11 +116,11 @@ async fn every_refusal_has_its_status() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lines_of_two_lanes_are_refused_before_the_log() {
+async fn lines_of_two_lanes_that_may_be_held_in_part_are_refused_before_the_log() {
     let (world, api, reserver) = World::with_all().await;
     let body = json!({
         "lines": [{"sku": sku_in(0).as_str(), "quantity": 1}, {"sku": sku_in(1).as_str(), "quantity": 1}],
-        "user_id": "u",
+        "user_id": "u", "policy": "up_to",
     });
     let said = Said::read(api.post("/v1/holds", &body).send().await.unwrap()).await;
     said.is_problem(422, "several_lanes");

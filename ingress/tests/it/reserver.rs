@@ -70,6 +70,8 @@ impl Asked {
             payment_ref: None,
             reason: None,
             remaining_ms: None,
+            cart: None,
+            asked: Vec::new(),
         }
     }
 
@@ -175,6 +177,7 @@ impl Reserver {
             decided_at: 0,
             source: None,
             hold: None,
+            part: None,
             lines: Vec::new(),
             body: EventBody::LaneOpened {
                 nonce,
@@ -211,6 +214,7 @@ impl Reserver {
             decided_at: plumbing::time::now_ms(),
             source: None,
             hold: None,
+            part: None,
             lines: Vec::new(),
             body,
         }
@@ -251,6 +255,7 @@ impl Reserver {
     pub fn created(&self, asked: &Asked) -> Event {
         Event {
             hold: Some(asked.terms(HoldState::Held)),
+            part: None,
             lines: asked.lines(2),
             ..self.event(asked, EventBody::HoldCreated)
         }
@@ -263,10 +268,12 @@ impl Reserver {
                 sku: line.sku.clone(),
                 requested: line.quantity.units(),
                 available,
+                retry: false,
             })
             .collect();
         Event {
             hold: Some(asked.terms(HoldState::Rejected)),
+            part: None,
             lines: asked.lines(if reason == Reason::UnknownSku { 0 } else { 2 }),
             ..self.event(asked, EventBody::HoldRejected { reason, shortages })
         }
@@ -289,6 +296,7 @@ impl Reserver {
         change(&mut hold);
         Event {
             hold: Some(hold),
+            part: None,
             lines: before.lines.clone(),
             ..self.event(asked, body)
         }

@@ -84,6 +84,7 @@ impl Shop {
             decided_at: self.now,
             source: None,
             hold: None,
+            part: None,
             lines,
             body,
         }
@@ -170,6 +171,7 @@ impl Shop {
                 sku: sku.clone(),
                 requested: *units,
                 available: self.stock(sku).available(),
+                retry: false,
             })
             .collect();
         let rejected = !shortages.is_empty();
@@ -209,6 +211,8 @@ impl Shop {
             payment_ref: None,
             reason: None,
             remaining_ms: None,
+            cart: None,
+            asked: Vec::new(),
         });
         self.decide(event)
     }
@@ -293,6 +297,7 @@ impl Shop {
                 let reason = text("card declined");
                 ([0; 4], EventBody::PaymentAborted { reason })
             }
+            Step::Hold | Step::Reject => panic!("the holds of this shop have one lane"),
             Step::Ship => {
                 let reference = text("parcel-5");
                 ([-1, 0, -1, 0], EventBody::HoldShipped { reference })

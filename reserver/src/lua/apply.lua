@@ -2,33 +2,40 @@
 -- apply.lua: decide a batch of commands of one lane, or say why this owner may not.
 --
 -- KEYS     lane; the other keys of its slot are derived from it (schemas/src/keys.rs)
--- ARGV     epoch, batch (MessagePack): { previous, commands, trim, busy, remember_ms, max_hold_ms }
+-- ARGV     epoch, batch (MessagePack): { previous, commands, trim, busy, remember_ms, max_hold_ms, relay_ms }
 --          a command: { kind, offset, timestamp, hash, tenant, source, source_time, ... by kind }
 -- Returns  { "OK", outcome, ... } | { "FENCED", epoch } | { "GAP", fence } | { "DAMAGED", what }
---          an outcome (MessagePack): { kind, time, previous, hash, lines, hold, reason, shortages, number }
+--          an outcome (MessagePack): { kind, time, previous, hash, lines, hold, reason, shortages, number, part }
 -- Replay   an offset at or below the fence gets the outcome it got the first time, and moves nothing.
 --
 -- Shape: unpack, fence, read and decide, write, remember, reply. Nothing that can fail comes after the first write; a
 -- script error rolls nothing back, so the lane is marked `building` while it is written.
 local STATE, ATTEMPT, TENANT, USER, FINGERPRINT, EXPIRES, CHANGED, PAYMENT, REASON, LINES = 1, 2, 3, 4, 6, 8, 9, 12, 13, 14
-local CREATED, REMAINING = 7, 15
+local CREATED, REMAINING, CART = 7, 15, 16
+-- A part of another lane's cart begins as a hold does, up to USER.
+local PART_UNTIL, PART_CHANGED, PART_LINES = 5, 6, 7
 local NOT_PAYING = -1
 local ON_HAND_MAX = 1000000000000
 -- A hold's states (domain/src/hold.rs): those that a step may start from, those that `due` names, those never forgotten.
 local HELD, PAYING, CONFIRMED = { held = true }, { paying = true }, { confirmed = true }
 local LIVE = { held = true, paying = true }
-local KEPT = { held = true, paying = true, confirmed = true }
+local DUE = { pending = true, held = true, paying = true }
+local KEPT = { pending = true, held = true, paying = true, confirmed = true }
+local PART_KEPT = { held = true, settled = true }
+-- From which state to which a part follows its home lane, and what moves then.
+local PART_STEPS = { settle = { 'held', 'settled', 'confirmed' }, undo = { 'held', 'undone', 'cancelled' },
+  ship = { 'settled', 'shipped', 'shipped' }, unallocate = { 'settled', 'unallocated', 'unallocated' } }
 -- Why a step that starts elsewhere is refused.
-local REFUSALS = { held = 'not_confirmed', paying = 'payment_in_progress', confirmed = 'already_confirmed',
+local REFUSALS = { pending = 'hold_pending', held = 'not_confirmed', paying = 'payment_in_progress', confirmed = 'already_confirmed',
   shipped = 'already_shipped', unallocated = 'already_unallocated', cancelled = 'already_cancelled',
   expired = 'hold_expired' }
 -- What an end does to the counters of each line, per unit: on hand, held, allocated, counted.
 local MOVES = { created = { 0, 1, 0, 1 }, confirmed = { 0, -1, 1, 0 }, cancelled = { 0, -1, 0, -1 },
-  expired = { 0, -1, 0, -1 }, shipped = { -1, 0, -1, 0 }, unallocated = { 0, 0, -1, -1 } }
+  expired = { 0, -1, 0, -1 }, rejected = { 0, -1, 0, -1 }, shipped = { -1, 0, -1, 0 }, unallocated = { 0, 0, -1, -1 } }
 
 -- Unpack and fence.
 local batch = cmsgpack.unpack(ARGV[2])
-local previous, commands, trim, busy, remember_ms, max_hold_ms = unpack(batch)
+local previous, commands, trim, busy, remember_ms, max_hold_ms, relay_ms = unpack(batch)
 local lane = redis.call('HMGET', KEYS[1], 'epoch', 'generation', 'fence', 'building', 'log_time')
 if lane[1] ~= ARGV[1] or lane[4] then
   return { 'FENCED', lane[1] or '-1' }
@@ -36,14 +43,15 @@ end
 local fence, log_time = tonumber(lane[3]), tonumber(lane[5])
 local base = string.sub(KEYS[1], 1, -5) .. lane[2] .. ':'
 local journal_key, skus_key, due_key, forget_key = base .. 'journal', base .. 'skus', base .. 'due', base .. 'forget'
+local parts_key = base .. 'parts'
 
 local function int(number)
   return string.format('%.0f', number)
 end
 
 -- What the batch has read, each key once, and what it will write.
-local stocks, holds, counts, remembered, damaged = {}, {}, {}, {}, nil
-local new_skus, outcomes, journal, forget = {}, {}, {}, {}
+local stocks, holds, parts, counts, remembered, damaged = {}, {}, {}, {}, {}, nil
+local relayed, new_skus, outcomes, journal, forget = {}, {}, {}, {}, {}
 
 local function damage(what)
   damaged = what
@@ -104,6 +112,23 @@ local function hold_of(id, now)
   return hold, cell
 end
 
+local function part_of(id, now)
+  local part = parts[id]
+  if part == nil then
+    local packed = redis.call('GET', base .. 'part:' .. id)
+    part = packed and { cell = cmsgpack.unpack(packed) } or {}
+    if not packed and redis.call('SISMEMBER', parts_key, id) == 1 then
+      damage('part ' .. id .. ' is missing')
+    end
+    parts[id] = part
+  end
+  local cell = part.cell
+  if cell and not PART_KEPT[cell[STATE]] and cell[PART_CHANGED] + remember_ms <= now and cell[PART_UNTIL] <= now then
+    return part, nil
+  end
+  return part, cell
+end
+
 local function memory_of(suffix, now)
   local memory = remembered[suffix]
   if memory == nil then
@@ -128,18 +153,18 @@ local function line(name, sku, quantity, user)
   return { sku, quantity, counted, stock.on_hand, stock.held, stock.allocated, stock.version }
 end
 
-local function lines_of(cell)
+local function lines_of(cell, own)
   local lines = {}
-  for i, l in ipairs(cell[LINES]) do
+  for i, l in ipairs(own or cell[LINES]) do
     lines[i] = line(cell[TENANT] .. '/' .. l[1], l[1], l[2], cell[USER])
   end
   return lines
 end
 
--- Every line of a hold moves by its units.
-local function move(cell, moves)
+-- Every line of a hold, or of a part, moves by its units.
+local function move(cell, moves, own)
   local on_hand, held, allocated, counted = unpack(moves)
-  for _, l in ipairs(cell[LINES]) do
+  for _, l in ipairs(own or cell[LINES]) do
     local name = cell[TENANT] .. '/' .. l[1]
     local stock, count = stock_of(name), count_of(name, cell[USER])
     if not stock.known then
@@ -152,6 +177,79 @@ local function move(cell, moves)
       count.units, count.dirty = count.units + counted * l[2], true
     end
   end
+end
+
+-- Notes units of a cart that is not decided, until the relay's deadline; without one, they are decided.
+local function relay_units(id, cell, own, deadline)
+  for _, l in ipairs(own) do
+    local name = cell[TENANT] .. '/' .. l[1]
+    relayed[name] = relayed[name] or {}
+    relayed[name][int(l[2]) .. ':' .. id] = deadline or false
+  end
+end
+
+-- Whether so many units of a SKU are in carts that may not be decided yet.
+local function may_come_back(name, units, now)
+  local changed, found = relayed[name] or {}, 0
+  local known = redis.call('ZRANGEBYSCORE', base .. 'relayed:' .. name, '(' .. int(now), '+inf', 'LIMIT', 0, 200)
+  for _, member in ipairs(known) do
+    if changed[member] == nil then
+      found = found + tonumber(string.match(member, '^%d+'))
+    end
+  end
+  for member, deadline in pairs(changed) do
+    if deadline and deadline > now then
+      found = found + tonumber(string.match(member, '^%d+'))
+    end
+  end
+  return found >= units
+end
+
+-- How many units of a line a user may have now, and why not more.
+local function obtainable(tenant, user, l)
+  local name = tenant .. '/' .. l[1]
+  local stock, counted = stock_of(name), count_of(name, user).units
+  local left = available(stock)
+  if not stock.known then
+    return 0, 'unknown_sku'
+  elseif stock.max and counted + l[2] > stock.max then
+    return math.min(left, math.max(0, stock.max - counted)), 'limit_exceeded'
+  elseif left < l[2] then
+    return left, 'insufficient_stock'
+  end
+  return l[2], nil
+end
+
+-- Why some lines cannot be held, and every short one of them; nil where they can.
+local SEVERITY = { insufficient_stock = 1, limit_exceeded = 2, unknown_sku = 3 }
+local function shortages_of(tenant, user, own, now)
+  local reason, shortages = nil, {}
+  for _, l in ipairs(own) do
+    local units, why = obtainable(tenant, user, l)
+    if why then
+      local retry = why == 'insufficient_stock' and may_come_back(tenant .. '/' .. l[1], l[2] - units, now)
+      shortages[#shortages + 1] = { l[1], l[2], units, retry }
+      if not reason or SEVERITY[why] > SEVERITY[reason] then
+        reason = why
+      end
+    end
+  end
+  if busy and (not reason or reason == 'insufficient_stock') then
+    reason = 'busy'
+  end
+  return reason, shortages
+end
+
+-- The lines that a policy lets a hold have instead of those that were asked for.
+local function lesser(policy, tenant, user, own)
+  local lines = {}
+  for _, l in ipairs(own) do
+    local units, why = obtainable(tenant, user, l)
+    if units > 0 and (policy == 'up_to' or not why) then
+      lines[#lines + 1] = { l[1], units }
+    end
+  end
+  return lines
 end
 
 local function refused(reason)
@@ -169,31 +267,31 @@ function decide.reserve(c, now)
   if known then
     return known[FINGERPRINT] == c[11] and replayed(known) or refused('idempotency_key_reused')
   end
-  local cell = { 'held', c[2], c[5], c[10], c[9], c[11], now, now + c[12], now, c[13], c[14], '', '', c[15],
-    NOT_PAYING }
-  local reason, shortages = busy and 'busy' or nil, {}
-  for _, l in ipairs(c[15]) do
-    local name = c[5] .. '/' .. l[1]
-    local stock, counted = stock_of(name), count_of(name, c[10]).units
-    local left = available(stock)
-    if not stock.known then
-      reason = 'unknown_sku'
-      shortages[#shortages + 1] = { l[1], l[2], 0 }
-    elseif stock.max and counted + l[2] > stock.max then
-      reason = reason == 'unknown_sku' and reason or 'limit_exceeded'
-      shortages[#shortages + 1] = { l[1], l[2], math.min(left, math.max(0, stock.max - counted)) }
-    elseif left < l[2] then
-      reason = reason or 'insufficient_stock'
-      shortages[#shortages + 1] = { l[1], l[2], left }
+  local reason, shortages = shortages_of(c[5], c[10], c[15], now)
+  local lines, asked, cart = c[15], {}, {}
+  if c[13] ~= 'all_or_nothing' then
+    asked = c[15]
+    if reason and not busy then
+      local some = lesser(c[13], c[5], c[10], c[15])
+      lines, reason = #some > 0 and some or lines, #some == 0 and reason or nil
     end
   end
+  if #c[16] > 0 then
+    cart = { { now + relay_ms, c[12], c[16] } }
+  end
+  local cell = { 'held', c[2], c[5], c[10], c[9], c[11], now, now + c[12], now, c[13], c[14], '', '', lines,
+    NOT_PAYING, cart, asked }
   if reason then
     cell[STATE], cell[EXPIRES] = 'rejected', now
     return { kind = 'rejected', hold = cell, lines = lines_of(cell), reason = reason, shortages = shortages }
   end
-  hold.cell, hold.dirty, hold.due = cell, true, true
+  if #cart > 0 then
+    cell[STATE], cell[EXPIRES] = 'pending', now + relay_ms
+    relay_units(c[8] .. '/' .. int(c[2]), cell, lines, now + relay_ms)
+  end
+  hold.cell, hold.dirty = cell, true
   move(cell, MOVES.created)
-  return { kind = 'created', hold = cell, lines = lines_of(cell) }
+  return { kind = #cart > 0 and 'pending' or 'created', hold = cell, lines = lines_of(cell) }
 end
 
 -- A refusal that shows the hold as it is.
@@ -252,8 +350,88 @@ function decide.cancel(c, now)
   return finish(c, now, 'cancelled')
 end
 
+-- A pending cart that is not held: nothing of it stays, so that its key may be used again.
+local function reject(c, now, reason, shortages)
+  local hold, cell = hold_of(c[8], now)
+  cell[STATE], cell[EXPIRES], cell[CHANGED] = 'rejected', now, now
+  hold.cell, hold.gone = nil, true
+  move(cell, MOVES.rejected)
+  relay_units(c[8] .. '/' .. int(cell[ATTEMPT]), cell, cell[LINES])
+  return { kind = 'rejected', hold = cell, lines = lines_of(cell), reason = reason, shortages = shortages }
+end
+
+-- The pending cart of an attempt; what comes after its decision changes nothing.
+local function pending_cart(c, now)
+  local _, cell = hold_of(c[8], now)
+  return cell and cell[STATE] == 'pending' and cell[ATTEMPT] == c[9] and cell[TENANT] == c[5] and cell or nil
+end
+
+function decide.relay_done(c, now)
+  local cell = pending_cart(c, now)
+  if not cell then
+    return { kind = 'relay_ignored' }
+  end
+  cell[STATE], cell[EXPIRES], cell[CHANGED] = 'held', now + cell[CART][1][2], now
+  holds[c[8]].dirty = true
+  relay_units(c[8] .. '/' .. int(c[9]), cell, cell[LINES])
+  return { kind = 'created', hold = cell, lines = lines_of(cell) }
+end
+
+function decide.relay_failed(c, now)
+  return pending_cart(c, now) and reject(c, now, c[10], c[11]) or { kind = 'relay_ignored' }
+end
+
+-- This lane's lines of another lane's cart: held once an attempt, all or nothing, and not after the relay's deadline.
+function decide.relay(c, now)
+  local id = c[8] .. '/' .. int(c[9])
+  local part, known = part_of(id, now)
+  if known then
+    return { kind = 'relay_ignored' }
+  end
+  local cell = { 'held', c[9], c[5], c[10], c[11], now, c[12], c[13] }
+  local reason, shortages = 'cart_timed_out', {}
+  if now < c[11] then
+    reason, shortages = shortages_of(c[5], c[10], c[12], now)
+  end
+  if reason then
+    cell[STATE] = 'undone'
+    return { kind = 'part_refused', part = cell, lines = lines_of(cell, c[12]), reason = reason, shortages = shortages }
+  end
+  part.cell, part.dirty = cell, true
+  move(cell, MOVES.created, c[12])
+  relay_units(id, cell, c[12], c[11])
+  return { kind = 'part_held', part = cell, lines = lines_of(cell, c[12]) }
+end
+
+-- What the home lane decided. An undo that finds nothing leaves a mark, so that a relay that comes later holds nothing.
+function decide.follow(c, now)
+  local id = c[8] .. '/' .. int(c[9])
+  local part, cell = part_of(id, now)
+  local from, to, moves = unpack(PART_STEPS[c[11]])
+  if not cell then
+    if c[11] ~= 'undo' then
+      return refused('hold_not_found')
+    elseif now >= c[10] then
+      return { kind = 'relay_ignored' }
+    end
+    cell = { to, c[9], c[5], '', c[10], now, {}, {} }
+    part.cell = cell
+  elseif cell[STATE] ~= from or cell[TENANT] ~= c[5] then
+    return { kind = 'relay_ignored' }
+  else
+    cell[STATE], cell[PART_CHANGED] = to, now
+    move(cell, MOVES[moves], cell[PART_LINES])
+    relay_units(id, cell, cell[PART_LINES])
+  end
+  part.dirty = true
+  if not PART_KEPT[to] then
+    forget[#forget + 1] = cmsgpack.pack({ math.max(now + remember_ms, cell[PART_UNTIL]), 'part:' .. id })
+  end
+  return { kind = 'part_followed', part = cell, lines = lines_of(cell, cell[PART_LINES]) }
+end
+
 function decide.release(c, now)
-  local cell, answer = hold_in(c, now, LIVE, nil)
+  local cell, answer = hold_in(c, now, DUE, nil)
   if not cell then
     return answer
   end
@@ -262,6 +440,9 @@ function decide.release(c, now)
   end
   if now < cell[EXPIRES] then
     return refused_of('not_due', cell)
+  end
+  if cell[STATE] == 'pending' then
+    return reject(c, now, 'cart_timed_out', {})
   end
   return finish(c, now, 'expired')
 end
@@ -467,7 +648,7 @@ local decided, failure = pcall(function()
       local now = math.max(c[3], log_time)
       local outcome = once(c, now) or decide[c[1]](c, now)
       local packed = cmsgpack.pack({ outcome.kind, now, previous, c[4], outcome.lines or {}, { outcome.hold },
-        outcome.reason or '', outcome.shortages or {}, outcome.number or 0 })
+        outcome.reason or '', outcome.shortages or {}, outcome.number or 0, { outcome.part } })
       outcomes[i] = packed
       journal[#journal + 1], journal[#journal + 2] = int(c[2]), packed
       fence, log_time = c[2], now
@@ -510,14 +691,35 @@ for name, users in pairs(counts) do
   end
 end
 for id, hold in pairs(holds) do
-  if hold.dirty then
+  if hold.gone and not hold.cell then
+    redis.call('DEL', base .. 'hold:' .. id)
+    redis.call('ZREM', due_key, id)
+  elseif hold.dirty then
     redis.call('SET', base .. 'hold:' .. id, cmsgpack.pack(hold.cell))
-    if LIVE[hold.cell[STATE]] then
+    if DUE[hold.cell[STATE]] then
       redis.call('ZADD', due_key, int(hold.cell[EXPIRES]), id)
     elseif hold.done then
       redis.call('ZREM', due_key, id)
     end
   end
+end
+
+for id, part in pairs(parts) do
+  if part.dirty then
+    redis.call('SET', base .. 'part:' .. id, cmsgpack.pack(part.cell))
+    redis.call(PART_KEPT[part.cell[STATE]] and 'SADD' or 'SREM', parts_key, id)
+  end
+end
+for name, changed in pairs(relayed) do
+  local key = base .. 'relayed:' .. name
+  for member, deadline in pairs(changed) do
+    if deadline then
+      redis.call('ZADD', key, int(deadline), member)
+    else
+      redis.call('ZREM', key, member)
+    end
+  end
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', int(log_time))
 end
 
 -- Remember, and forget a bounded number of what is old.
@@ -538,9 +740,13 @@ for _, packed in ipairs(old) do
   local value = redis.call('GET', base .. entry[2])
   local cell = value and cmsgpack.unpack(value)
   if cell then
-    local is_hold = string.sub(entry[2], 1, 5) == 'hold:'
-    local kept = is_hold and KEPT[cell[STATE]]
-    if not kept and (is_hold and cell[CHANGED] or cell[2]) + remember_ms <= log_time then
+    local kind, kept, changed = string.match(entry[2], '^%a+'), false, cell[2]
+    if kind == 'hold' then
+      kept, changed = KEPT[cell[STATE]], cell[CHANGED]
+    elseif kind == 'part' then
+      kept, changed = PART_KEPT[cell[STATE]] or cell[PART_UNTIL] > log_time, cell[PART_CHANGED]
+    end
+    if not kept and changed + remember_ms <= log_time then
       redis.call('DEL', base .. entry[2])
     end
   end

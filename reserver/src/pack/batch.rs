@@ -1,6 +1,8 @@
 //! A batch as `apply.lua` unpacks it, and a rebuild's chunk as `load.lua` does.
 
-use domain::{Adjustment, Command, CommandBody, Fingerprint, HoldId, Lane, Source, Tenant, Text};
+use domain::{
+    Adjustment, CartLine, Command, CommandBody, Fingerprint, HoldId, Lane, PartId, PartStep, Source, Tenant, Text,
+};
 use rmp::encode::{write_array_len, write_bool, write_sint, write_str, write_str_len};
 use schemas::cells;
 
@@ -26,7 +28,7 @@ impl Writer {
 #[must_use]
 pub fn batch(lane: Lane, entries: &[Entry], trim: &[i64], busy: bool, rules: Rules) -> Vec<u8> {
     let mut out = Writer(Vec::with_capacity(256 * entries.len() + 64));
-    out.array(6);
+    out.array(7);
     out.number(entries.first().map_or(-1, |entry| entry.previous));
     out.array(entries.len());
     for entry in entries {
@@ -40,6 +42,7 @@ pub fn batch(lane: Lane, entries: &[Entry], trim: &[i64], busy: bool, rules: Rul
     write_bool(&mut out.0, busy).expect("a Vec takes all");
     out.number(rules.remember_ms);
     out.number(rules.max_hold_ms);
+    out.number(rules.relay_ms);
     out.0
 }
 
@@ -95,6 +98,32 @@ fn head(out: &mut Writer, entry: &Entry, kind: &str, tenant: &Tenant, source: Op
     }
 }
 
+fn pack_part(out: &mut Writer, part: PartId) {
+    out.text(&part.hold_id.to_string());
+    out.number(part.attempt);
+}
+
+/// The lane's own lines of a cart.
+fn pack_own(out: &mut Writer, lane: Lane, cart: &[CartLine]) {
+    let own = || cart.iter().filter(|line| line.lane == lane);
+    out.array(own().count());
+    for line in own() {
+        out.array(2);
+        out.text(line.sku.as_str());
+        out.number(line.quantity);
+    }
+}
+
+fn pack_cart(out: &mut Writer, cart: &[CartLine]) {
+    out.array(cart.len());
+    for line in cart {
+        out.array(3);
+        out.number(i64::from(line.lane.number()));
+        out.text(line.sku.as_str());
+        out.number(line.quantity);
+    }
+}
+
 fn pack_command(out: &mut Writer, lane: Lane, entry: &Entry, command: &Command, rules: Rules) {
     let start = |out: &mut Writer, kind: &str, rest: usize| {
         head(out, entry, kind, &command.tenant, command.source.as_ref(), rest);
@@ -102,7 +131,7 @@ fn pack_command(out: &mut Writer, lane: Lane, entry: &Entry, command: &Command, 
     let optional = |text: &Option<Text>| text.as_ref().map(ToString::to_string).unwrap_or_default();
     match &command.body {
         CommandBody::Reserve(reserve) => {
-            start(out, "reserve", 8);
+            start(out, "reserve", 9);
             out.text(&HoldId::of(lane, &command.tenant, &reserve.idempotency_key).to_string());
             out.text(reserve.idempotency_key.as_str());
             out.text(reserve.user_id.as_str());
@@ -110,12 +139,12 @@ fn pack_command(out: &mut Writer, lane: Lane, entry: &Entry, command: &Command, 
             out.number(reserve.ttl_ms.unwrap_or(rules.default_ttl_ms));
             out.text(reserve.policy.name());
             out.text(&optional(&reserve.external_ref));
-            out.array(reserve.lines.as_slice().len());
-            for line in &reserve.lines {
-                out.array(2);
-                out.text(line.sku.as_str());
-                out.number(line.quantity.units());
+            let mut cart = super::cart_of(&reserve.lines, rules.lanes);
+            pack_own(out, lane, &cart);
+            if domain::cart::lanes_of(&cart).len() == 1 {
+                cart.clear();
             }
+            pack_cart(out, &cart);
         }
         CommandBody::Confirm { hold_id, payment_ref } => {
             start(out, "confirm", 2);
@@ -138,6 +167,57 @@ fn pack_command(out: &mut Writer, lane: Lane, entry: &Entry, command: &Command, 
             start(out, "release", 2);
             out.text(&hold_id.to_string());
             out.number(attempt.unwrap_or(-1));
+        }
+        CommandBody::Relay {
+            part,
+            user_id,
+            relay_until,
+            cart,
+            ..
+        } => {
+            start(out, "relay", 6);
+            pack_part(out, *part);
+            out.text(user_id.as_str());
+            out.number(*relay_until);
+            pack_own(out, lane, cart);
+            pack_cart(out, cart);
+        }
+        CommandBody::RelayDone { part } => {
+            start(out, "relay_done", 2);
+            pack_part(out, *part);
+        }
+        CommandBody::RelayFailed {
+            part,
+            reason,
+            shortages,
+        } => {
+            start(out, "relay_failed", 4);
+            pack_part(out, *part);
+            out.text(reason.code());
+            out.array(shortages.len());
+            for short in shortages {
+                out.array(4);
+                out.text(short.sku.as_str());
+                out.number(short.requested);
+                out.number(short.available);
+                write_bool(&mut out.0, short.retry).expect("a Vec takes all");
+            }
+        }
+        CommandBody::Follow {
+            part,
+            relay_until,
+            step,
+            ..
+        } => {
+            start(out, "follow", 4);
+            pack_part(out, *part);
+            out.number(*relay_until);
+            out.text(match step {
+                PartStep::Settle => "settle",
+                PartStep::Undo => "undo",
+                PartStep::Ship => "ship",
+                PartStep::Unallocate => "unallocate",
+            });
         }
         CommandBody::AdjustStock {
             sku,

@@ -6,7 +6,7 @@ mod batch;
 mod outcome;
 
 pub use batch::{batch, writes};
-use domain::{Command, CommandBody, Fingerprint, Key, Lane, Reason, Tenant, Text};
+use domain::{CartLine, Command, CommandBody, Fingerprint, Key, Lane, Lines, Reason, Tenant, Text};
 pub use outcome::{Mismatch, Origin, Outcome, event, subject};
 
 /// What is to be decided on one command offset.
@@ -59,6 +59,10 @@ pub struct Rules {
     pub max_hold_ms: i64,
     /// Time to live of a hold that names none, in milliseconds.
     pub default_ttl_ms: i64,
+    /// How long the lanes of a cart may take to hold it, from its Reserve on, in log milliseconds.
+    pub relay_ms: i64,
+    /// How many lanes there are.
+    pub lanes: u16,
 }
 
 fn default_tenant() -> Tenant {
@@ -112,24 +116,36 @@ fn fingerprint_of(body: &CommandBody) -> Option<Fingerprint> {
         | CommandBody::BeginPayment { .. }
         | CommandBody::AbortPayment { .. }
         | CommandBody::Ship { .. }
-        | CommandBody::Unallocate { .. } => None,
+        | CommandBody::Unallocate { .. }
+        | CommandBody::Relay { .. }
+        | CommandBody::RelayDone { .. }
+        | CommandBody::RelayFailed { .. }
+        | CommandBody::Follow { .. } => None,
     }
 }
 
-/// The SKUs' or the hold's own lane; several lanes for a cart that spans them.
+/// A hold's lines with their lanes, by lane and SKU.
+#[must_use]
+pub fn cart_of(lines: &Lines, lanes: u16) -> Vec<CartLine> {
+    let mut cart: Vec<CartLine> = lines
+        .into_iter()
+        .map(|line| CartLine {
+            lane: Lane::of_sku(&line.sku, lanes),
+            sku: line.sku.clone(),
+            quantity: line.quantity.units(),
+        })
+        .collect();
+    cart.sort_by_key(|line| line.lane);
+    cart
+}
+
+/// The SKUs' or the hold's own lane; several lanes for a cart that spans them, ascending.
 #[must_use]
 pub fn lanes_of(body: &CommandBody, lanes: u16) -> Vec<Lane> {
     match body {
-        CommandBody::Reserve(reserve) => {
-            let mut all: Vec<Lane> = reserve
-                .lines
-                .into_iter()
-                .map(|line| Lane::of_sku(&line.sku, lanes))
-                .collect();
-            all.sort();
-            all.dedup();
-            all
-        }
+        CommandBody::Reserve(reserve) => domain::cart::lanes_of(&cart_of(&reserve.lines, lanes)),
+        CommandBody::Relay { lane, .. } | CommandBody::Follow { lane, .. } => vec![*lane],
+        CommandBody::RelayDone { part } | CommandBody::RelayFailed { part, .. } => vec![part.hold_id.lane()],
         CommandBody::AdjustStock { sku, .. }
         | CommandBody::ConfigureSku { sku, .. }
         | CommandBody::ReturnStock { sku, .. } => vec![Lane::of_sku(sku, lanes)],

@@ -1,7 +1,7 @@
 //! An outcome of `apply.lua`, and the event that is made of it.
 
 use domain::{Command, CommandBody, Event, EventBody, EventId, EventLine, HoldId, Lane, Reason, Shortage, Sku, Text};
-use schemas::cells::HoldCell;
+use schemas::cells::{HoldCell, PartCell};
 use serde::Deserialize;
 
 use super::{Asked, Entry, default_tenant, fingerprint_of};
@@ -16,12 +16,19 @@ pub struct Outcome {
     lines: Vec<LineCell>,
     hold: Vec<HoldCell>,
     reason: String,
-    shortages: Vec<(String, i64, i64)>,
+    shortages: Vec<ShortCell>,
     number: i64,
+    /// None or one; entries of older versions end before it.
+    #[serde(default)]
+    part: Vec<PartCell>,
 }
 
 #[derive(Debug, Deserialize)]
 struct LineCell(String, i64, i64, i64, i64, i64, i64);
+
+/// SKU, units asked for, units available, and whether more may come back within seconds.
+#[derive(Debug, Deserialize)]
+struct ShortCell(String, i64, i64, #[serde(default)] bool);
 
 /// A journal entry or a cell that does not fit its command.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +79,14 @@ pub fn event(origin: Origin, entry: &Entry, packed: &[u8]) -> Result<Event, Mism
         Some(cell) => Some(domain::ledger::LedgerHold::try_from(cell).map_err(|invalid| unreadable(&invalid))?),
         None => None,
     };
+    let part = match outcome.part.into_iter().next() {
+        Some(cell) => Some(
+            domain::ledger::LedgerPart::try_from(cell)
+                .map_err(|invalid| unreadable(&invalid))?
+                .terms,
+        ),
+        None => None,
+    };
     // A source that was refused as stale or as applied before is not applied by this command.
     let applied = !matches!(
         &body,
@@ -98,6 +113,7 @@ pub fn event(origin: Origin, entry: &Entry, packed: &[u8]) -> Result<Event, Mism
             _ => None,
         },
         hold: hold.map(|hold| hold.terms),
+        part,
         lines: outcome
             .lines
             .into_iter()
@@ -150,21 +166,21 @@ fn body_of(entry: &Entry, command: Option<&Command>, outcome: &Outcome) -> Resul
             .ok_or_else(|| "it has no fingerprint".to_owned())
     };
     Ok(match outcome.kind.as_str() {
+        "pending" => EventBody::HoldPending,
         "created" => EventBody::HoldCreated,
+        "part_held" => EventBody::PartHeld,
+        "part_refused" => EventBody::PartRefused {
+            reason: reason()?,
+            shortages: shortages(&outcome.shortages)?,
+        },
+        "part_followed" => match command.map(|command| &command.body) {
+            Some(CommandBody::Follow { step, .. }) => EventBody::PartFollowed { step: *step },
+            _ => return Err("followed by another command".to_owned()),
+        },
+        "relay_ignored" => EventBody::RelayIgnored,
         "rejected" => EventBody::HoldRejected {
             reason: reason()?,
-            shortages: outcome
-                .shortages
-                .iter()
-                .map(|(sku, requested, available)| {
-                    let sku = Sku::parse(sku).map_err(|invalid| invalid.to_string())?;
-                    Ok(Shortage {
-                        sku,
-                        requested: *requested,
-                        available: *available,
-                    })
-                })
-                .collect::<Result<_, String>>()?,
+            shortages: shortages(&outcome.shortages)?,
         },
         "confirmed" => EventBody::HoldConfirmed,
         "cancelled" => EventBody::HoldCancelled,
@@ -252,6 +268,20 @@ fn body_of(entry: &Entry, command: Option<&Command>, outcome: &Outcome) -> Resul
         },
         other => return Err(format!("kind {other}")),
     })
+}
+
+fn shortages(cells: &[ShortCell]) -> Result<Vec<Shortage>, String> {
+    cells
+        .iter()
+        .map(|ShortCell(sku, requested, available, retry)| {
+            Ok(Shortage {
+                sku: Sku::parse(sku).map_err(|invalid| invalid.to_string())?,
+                requested: *requested,
+                available: *available,
+                retry: *retry,
+            })
+        })
+        .collect()
 }
 
 fn message_of(entry: &Entry, reason: Reason) -> Text {

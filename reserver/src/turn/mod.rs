@@ -13,6 +13,7 @@ use std::{
 
 use domain::Lane;
 use plumbing::{
+    failpoint,
     kafka::{
         KafkaError,
         consumer::{self, Reader},
@@ -30,7 +31,7 @@ use crate::{
     end::End,
     intake::{Batch, Intake},
     open::Unforwarded,
-    outbox::Outbox,
+    outbox::{Outbox, Relayed},
     pack::{self, Asked, Entry, Origin},
     scripts::{Applied, LaneRedis},
     tail::Tail,
@@ -145,7 +146,7 @@ impl<'a> Turn<'a> {
     /// Works until the turn is over, and says why it is.
     pub(crate) fn run(&mut self, ours: &dyn Fn() -> bool, stop: &Stop) -> End {
         // One by one: what is left when one fails is still to be sent, by the next turn.
-        while let Some(forward) = self.forwards.front().copied() {
+        while let Some(forward) = self.forwards.front().cloned() {
             if let Err(end) = self.outbox.forward(forward, stop) {
                 return end;
             }
@@ -211,6 +212,7 @@ impl<'a> Turn<'a> {
                 Ok(message) => {
                     let mut reading = Reading {
                         shared: self.shared,
+                        lane: self.lane,
                         epoch: self.epoch,
                         tail: &mut self.tail,
                         outbox: &mut self.outbox,
@@ -263,13 +265,7 @@ impl<'a> Turn<'a> {
         };
         self.outbox.bury(&batch.poison)?;
         let started = Instant::now();
-        let packed = pack::batch(
-            self.lane,
-            &batch.entries,
-            &self.trim,
-            self.busy,
-            self.shared.options.rules(),
-        );
+        let packed = pack::batch(self.lane, &batch.entries, &self.trim, self.busy, self.shared.rules());
         let outcomes = match self.redis.apply(self.epoch, &packed)? {
             Applied::Outcomes(outcomes) => outcomes,
             Applied::Fenced(newer) => {
@@ -313,6 +309,10 @@ impl<'a> Turn<'a> {
                  keys in Redis to rebuild them from the log"
             ))
         })?;
+        let relayed = Relayed::of(self.lane, &event, entry.traceparent.clone());
+        if relayed.is_some() {
+            failpoint::reach("reserver.relay_decided");
+        }
         let span = plumbing::telemetry::tracing_enabled().then(|| {
             let span = tracing::info_span!(target: plumbing::telemetry::TRACE, "decide", outcome = event.body.name());
             if let Some(parent) = &entry.traceparent {
@@ -325,6 +325,9 @@ impl<'a> Turn<'a> {
         self.outbox.publish(&event, entry.key.as_deref(), traceparent)?;
         drop(entered);
         metrics::counter!("holdfast_reserver_decisions_total", "outcome" => event.body.name()).increment(1);
+        if let Some(relayed) = relayed {
+            self.outbox.keep_relayed(entry.offset, relayed);
+        }
         if let Asked::Misrouted(command, _) = &entry.asked {
             self.outbox
                 .keep(entry.offset, command, entry.key, entry.traceparent, event.decided_at);

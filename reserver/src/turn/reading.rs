@@ -2,15 +2,16 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use domain::{Stamp, Verdict};
+use domain::{Lane, Stamp, Verdict};
 use plumbing::stop::Stop;
 use rdkafka::{Message, message::BorrowedMessage};
 
-use crate::{Shared, end::End, open::forward_of, outbox::Outbox, tail::Tail};
+use crate::{Shared, end::End, open::copy_of, outbox::Outbox, tail::Tail};
 
 /// The parts of a turn that an event read back changes.
 pub(super) struct Reading<'t, 'a> {
     pub(super) shared: &'a Shared,
+    pub(super) lane: Lane,
     pub(super) epoch: i64,
     pub(super) tail: &'t mut Tail,
     pub(super) outbox: &'t mut Outbox<'a>,
@@ -35,7 +36,11 @@ impl Reading<'_, '_> {
                 while let Some((_, decided)) = self.in_flight.pop_front_if(|(last, _)| *last <= command) {
                     metrics::histogram!("holdfast_reserver_read_back_seconds").record(decided.elapsed().as_secs_f64());
                 }
-                match forward_of(self.shared, message) {
+                // An event under our own epoch: what it has other lanes do is known since it was made.
+                if let Some(relayed) = self.outbox.take_relayed(command) {
+                    return self.outbox.forward(relayed, stop);
+                }
+                match copy_of(self.shared, self.lane, message) {
                     Ok(Some(forward)) => self.outbox.forward(forward, stop),
                     Ok(None) => Ok(()),
                     Err(end) => {

@@ -15,6 +15,8 @@ pub const RULES: Rules = Rules {
     remember_ms: 100_000,
     max_hold_ms: 3_600_000,
     default_ttl_ms: 600_000,
+    relay_ms: 10_000,
+    lanes: 1,
 };
 const FINGERPRINT: fn(&Reserve) -> Fingerprint = Fingerprint::of_reserve;
 

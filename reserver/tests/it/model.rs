@@ -174,6 +174,7 @@ impl Model {
             decided_at: self.log_time,
             source,
             hold: decision.hold,
+            part: None,
             lines: decision.lines,
             body: decision.body,
         })
@@ -201,6 +202,10 @@ impl Model {
         let tenant = &command.tenant;
         match &command.body {
             CommandBody::Reserve(reserve) => self.reserve(tenant, reserve, entry.offset, busy),
+            CommandBody::Relay { .. }
+            | CommandBody::RelayDone { .. }
+            | CommandBody::RelayFailed { .. }
+            | CommandBody::Follow { .. } => panic!("these stories have one lane: {command:?}"),
             CommandBody::Confirm { hold_id, payment_ref } => {
                 if let Some(hold) = self.hold(*hold_id)?
                     && hold.tenant == *tenant
@@ -401,6 +406,8 @@ impl Model {
                 payment_ref: None,
                 reason: None,
                 remaining_ms: None,
+                cart: None,
+                asked: Vec::new(),
             },
             lines: reserve
                 .lines
@@ -448,6 +455,7 @@ impl Model {
                 sku: sku.clone(),
                 requested: *units,
                 available,
+                retry: false,
             });
         }
         Ok((reasons, shortages))

@@ -1,11 +1,11 @@
 //! Commands <-> their records.
 
 use domain::{
-    Adjustment, Command, CommandBody, HoldId, Invalid, Key, Line, Lines, Policy, Quantity, Reserve, Sku, SkuPolicy,
-    Tenant, Text, UserId, limits,
+    Adjustment, Command, CommandBody, HoldId, Invalid, Key, Line, Lines, PartStep, Policy, Quantity, Reserve, Sku,
+    SkuPolicy, Tenant, Text, UserId, limits,
 };
 
-use super::{note, text};
+use super::{cart, note, text};
 use crate::records::{self, InventoryCommand};
 
 impl From<&Command> for InventoryCommand {
@@ -76,6 +76,69 @@ impl From<&CommandBody> for records::CommandBody {
                     reference: text(reference),
                     actor: actor.to_string(),
                 })
+            }
+            CommandBody::Relay {
+                part,
+                lane,
+                user_id,
+                relay_until,
+                cart,
+            } => Self::Relay(records::Relay {
+                hold_id: part.hold_id.to_string(),
+                attempt: part.attempt,
+                lane: lane.partition(),
+                user_id: user_id.to_string(),
+                relay_until: *relay_until,
+                cart: cart.iter().map(Into::into).collect(),
+            }),
+            CommandBody::RelayDone { part } => Self::RelayDone(records::RelayDone {
+                hold_id: part.hold_id.to_string(),
+                attempt: part.attempt,
+            }),
+            CommandBody::RelayFailed {
+                part,
+                reason,
+                shortages,
+            } => Self::RelayFailed(records::RelayFailed {
+                hold_id: part.hold_id.to_string(),
+                attempt: part.attempt,
+                reason: reason.code().to_owned(),
+                shortages: shortages.iter().map(Into::into).collect(),
+            }),
+            CommandBody::Follow {
+                part,
+                lane,
+                relay_until,
+                step,
+            } => {
+                let (hold_id, attempt) = (part.hold_id.to_string(), part.attempt);
+                let (lane, relay_until) = (lane.partition(), *relay_until);
+                match step {
+                    PartStep::Settle => Self::Settle(records::Settle {
+                        hold_id,
+                        attempt,
+                        lane,
+                        relay_until,
+                    }),
+                    PartStep::Undo => Self::Undo(records::Undo {
+                        hold_id,
+                        attempt,
+                        lane,
+                        relay_until,
+                    }),
+                    PartStep::Ship => Self::ShipPart(records::ShipPart {
+                        hold_id,
+                        attempt,
+                        lane,
+                        relay_until,
+                    }),
+                    PartStep::Unallocate => Self::UnallocatePart(records::UnallocatePart {
+                        hold_id,
+                        attempt,
+                        lane,
+                        relay_until,
+                    }),
+                }
             }
             CommandBody::ConfigureSku { sku, policy } => Self::ConfigureSku(records::ConfigureSku {
                 sku: sku.to_string(),
@@ -192,6 +255,45 @@ impl TryFrom<records::CommandBody> for CommandBody {
                 reason: Text::parse_some("reason", &adjust.reason)?,
                 reference: note("reference", adjust.reference)?,
                 actor: Text::parse_some("actor", &adjust.actor)?,
+            },
+            Record::Relay(relay) => Self::Relay {
+                part: cart::part(&relay.hold_id, relay.attempt)?,
+                lane: cart::lane(relay.lane)?,
+                user_id: UserId::parse(&relay.user_id)?,
+                relay_until: relay.relay_until,
+                cart: cart::lines(relay.cart)?,
+            },
+            Record::RelayDone(done) => Self::RelayDone {
+                part: cart::part(&done.hold_id, done.attempt)?,
+            },
+            Record::RelayFailed(failed) => Self::RelayFailed {
+                part: cart::part(&failed.hold_id, failed.attempt)?,
+                reason: cart::reason(&failed.reason)?,
+                shortages: cart::shortages(failed.shortages)?,
+            },
+            Record::Settle(told) => Self::Follow {
+                part: cart::part(&told.hold_id, told.attempt)?,
+                lane: cart::lane(told.lane)?,
+                relay_until: told.relay_until,
+                step: PartStep::Settle,
+            },
+            Record::Undo(told) => Self::Follow {
+                part: cart::part(&told.hold_id, told.attempt)?,
+                lane: cart::lane(told.lane)?,
+                relay_until: told.relay_until,
+                step: PartStep::Undo,
+            },
+            Record::ShipPart(told) => Self::Follow {
+                part: cart::part(&told.hold_id, told.attempt)?,
+                lane: cart::lane(told.lane)?,
+                relay_until: told.relay_until,
+                step: PartStep::Ship,
+            },
+            Record::UnallocatePart(told) => Self::Follow {
+                part: cart::part(&told.hold_id, told.attempt)?,
+                lane: cart::lane(told.lane)?,
+                relay_until: told.relay_until,
+                step: PartStep::Unallocate,
             },
             Record::ConfigureSku(configure) => Self::ConfigureSku {
                 sku: Sku::parse(&configure.sku)?,

@@ -1,12 +1,15 @@
 //! Events <-> their records.
 
 use domain::{
-    Event, EventBody, EventId, EventLine, Fingerprint, HoldId, HoldState, HoldTerms, Invalid, Key, Policy, Reason,
-    Shortage, Sku, SkuPolicy, Tenant, Text, UserId,
+    Event, EventBody, EventId, EventLine, Fingerprint, HoldId, HoldState, HoldTerms, Invalid, Key, PartStep, Policy,
+    Sku, SkuPolicy, Tenant, Text, UserId,
 };
 use uuid::Uuid;
 
-use super::{note, text};
+use super::{
+    cart::{reason, shortages},
+    note, text,
+};
 use crate::records::{self, InventoryEvent};
 
 impl From<&Event> for InventoryEvent {
@@ -23,6 +26,7 @@ impl From<&Event> for InventoryEvent {
             decided_at: event.decided_at,
             source: event.source.as_ref().map(Into::into),
             hold: event.hold.as_ref().map(Into::into),
+            part: event.part.as_ref().map(Into::into),
             lines: event.lines.iter().map(Into::into).collect(),
             body: (&event.body).into(),
         }
@@ -45,6 +49,8 @@ impl From<&HoldTerms> for records::HoldTerms {
             payment_ref: text(&terms.payment_ref),
             reason: text(&terms.reason),
             remaining_ms: terms.remaining_ms,
+            cart: terms.cart.as_ref().map(Into::into),
+            asked: terms.asked.iter().map(asked_record).collect(),
         }
     }
 }
@@ -70,17 +76,23 @@ impl From<&EventBody> for records::EventBody {
                 nonce: nonce.to_string(),
                 owner: owner.to_string(),
             }),
+            EventBody::HoldPending => Self::HoldPending,
             EventBody::HoldCreated => Self::HoldCreated,
+            EventBody::PartHeld => Self::PartHeld,
+            EventBody::PartRefused { reason, shortages } => Self::PartRefused(records::PartRefused {
+                reason: reason.code().to_owned(),
+                shortages: shortages.iter().map(Into::into).collect(),
+            }),
+            EventBody::PartFollowed { step } => match step {
+                PartStep::Settle => Self::PartSettled,
+                PartStep::Undo => Self::PartUndone,
+                PartStep::Ship => Self::PartShipped,
+                PartStep::Unallocate => Self::PartUnallocated,
+            },
+            EventBody::RelayIgnored => Self::RelayIgnored,
             EventBody::HoldRejected { reason, shortages } => Self::HoldRejected(records::HoldRejected {
                 reason: reason.code().to_owned(),
-                shortages: shortages
-                    .iter()
-                    .map(|short| records::Shortage {
-                        sku: short.sku.to_string(),
-                        requested: short.requested,
-                        available: short.available,
-                    })
-                    .collect(),
+                shortages: shortages.iter().map(Into::into).collect(),
             }),
             EventBody::HoldConfirmed => Self::HoldConfirmed,
             EventBody::HoldCancelled => Self::HoldCancelled,
@@ -171,6 +183,7 @@ impl TryFrom<InventoryEvent> for Event {
             decided_at: record.decided_at,
             source: record.source.map(Into::into),
             hold: record.hold.map(TryInto::try_into).transpose()?,
+            part: record.part.map(TryInto::try_into).transpose()?,
             lines: record
                 .lines
                 .into_iter()
@@ -189,8 +202,19 @@ fn fingerprint(bytes: &[u8]) -> Result<Fingerprint, Invalid> {
     Fingerprint::from_bytes(bytes).ok_or_else(|| Invalid::new("fingerprint", "must have 32 bytes"))
 }
 
-fn reason(code: &str) -> Result<Reason, Invalid> {
-    Reason::from_code(code).ok_or_else(|| Invalid::new("reason", format!("`{code}` is not known to this version")))
+fn asked_record((sku, quantity): &(Sku, i64)) -> records::AskedLine {
+    records::AskedLine {
+        sku: sku.to_string(),
+        quantity: *quantity,
+    }
+}
+
+fn asked(line: &records::AskedLine) -> Result<(Sku, i64), Invalid> {
+    Ok((Sku::parse(&line.sku)?, line.quantity))
+}
+
+fn followed(step: PartStep) -> EventBody {
+    EventBody::PartFollowed { step }
 }
 
 impl TryFrom<records::HoldTerms> for HoldTerms {
@@ -212,6 +236,8 @@ impl TryFrom<records::HoldTerms> for HoldTerms {
             payment_ref: note("payment_ref", terms.payment_ref)?,
             reason: note("reason", terms.reason)?,
             remaining_ms: terms.remaining_ms,
+            cart: terms.cart.map(TryInto::try_into).transpose()?,
+            asked: terms.asked.iter().map(asked).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -242,21 +268,21 @@ impl TryFrom<records::EventBody> for EventBody {
                 nonce: parse_uuid("nonce", &opened.nonce)?,
                 owner: Text::parse("owner", &opened.owner)?,
             },
+            Record::HoldPending => Self::HoldPending,
             Record::HoldCreated => Self::HoldCreated,
+            Record::PartHeld => Self::PartHeld,
+            Record::PartRefused(refused) => Self::PartRefused {
+                reason: reason(&refused.reason)?,
+                shortages: shortages(refused.shortages)?,
+            },
+            Record::PartSettled => followed(PartStep::Settle),
+            Record::PartUndone => followed(PartStep::Undo),
+            Record::PartShipped => followed(PartStep::Ship),
+            Record::PartUnallocated => followed(PartStep::Unallocate),
+            Record::RelayIgnored => Self::RelayIgnored,
             Record::HoldRejected(rejected) => Self::HoldRejected {
                 reason: reason(&rejected.reason)?,
-                shortages: rejected
-                    .shortages
-                    .into_iter()
-                    .map(|short| {
-                        let sku = Sku::parse(&short.sku)?;
-                        Ok(Shortage {
-                            sku,
-                            requested: short.requested,
-                            available: short.available,
-                        })
-                    })
-                    .collect::<Result<_, Invalid>>()?,
+                shortages: shortages(rejected.shortages)?,
             },
             Record::HoldConfirmed => Self::HoldConfirmed,
             Record::HoldCancelled => Self::HoldCancelled,

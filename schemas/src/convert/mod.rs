@@ -1,5 +1,6 @@
 //! Records <-> domain: the one place where each becomes the other.
 
+mod cart;
 mod command;
 mod event;
 

@@ -10,17 +10,17 @@ use serde::Deserialize;
 use sqlx::{PgPool, Postgres, QueryBuilder, Row, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Error, legal, legal_note};
+use super::{Error, carts, legal, legal_note};
 
 /// A hold with its lines: `h` is its row.
 macro_rules! hold_with_lines {
     () => {
-        "h.*, h.shortages::text AS shortages_json, lines.skus, lines.quantities \
+        "h.*, h.shortages::text AS shortages_json, h.cart::text AS cart_json, h.asked::text AS asked_json, lines.skus, lines.quantities \
          FROM holds AS h \
          CROSS JOIN LATERAL (SELECT array_agg(line.sku ORDER BY line.sku) AS skus, \
                                     array_agg(line.quantity ORDER BY line.sku) AS quantities \
                                FROM hold_lines AS line \
-                              WHERE line.hold_id = h.hold_id AND line.attempt = h.attempt) AS lines "
+                              WHERE line.hold_id = h.hold_id AND line.attempt = h.attempt AND line.lane = h.lane) AS lines "
     };
 }
 pub(super) use hold_with_lines;
@@ -28,7 +28,7 @@ pub(super) use hold_with_lines;
 /// States that a lane never forgets, as SQL lists them: what [`HoldState::is_final`] denies.
 macro_rules! unforgotten {
     () => {
-        "('held', 'paying', 'confirmed')"
+        "('pending', 'held', 'paying', 'confirmed')"
     };
 }
 pub(super) use unforgotten;
@@ -208,6 +208,8 @@ pub(super) fn read_hold(row: &PgRow) -> Result<StoredHold, Error> {
         payment_ref: legal_note(row, "payment_ref")?,
         reason: legal_note(row, "reason")?,
         remaining_ms: row.try_get("remaining_ms")?,
+        cart: optional(row, "cart_json", carts::read_cart)?,
+        asked: optional(row, "asked_json", carts::read_lines)?.unwrap_or_default(),
     };
     Ok(StoredHold {
         hold_id,
@@ -219,6 +221,17 @@ pub(super) fn read_hold(row: &PgRow) -> Result<StoredHold, Error> {
         rejection: read_rejection(row)?,
         command_offset: row.try_get("command_offset")?,
     })
+}
+
+fn optional<T>(
+    row: &PgRow,
+    column: &'static str,
+    parse: impl FnOnce(&str) -> Result<T, Invalid>,
+) -> Result<Option<T>, Error> {
+    let text: Option<&str> = row.try_get(column)?;
+    text.map(parse)
+        .transpose()
+        .map_err(|invalid| Error::corrupt("holds", invalid.to_string()))
 }
 
 fn read_lines(row: &PgRow) -> Result<Vec<(Sku, i64)>, Error> {
@@ -236,6 +249,8 @@ struct StoredShortage {
     sku: String,
     requested: i64,
     available: i64,
+    #[serde(default)]
+    retry: bool,
 }
 
 fn read_rejection(row: &PgRow) -> Result<Option<Rejection>, Error> {
@@ -254,6 +269,7 @@ fn read_rejection(row: &PgRow) -> Result<Option<Rejection>, Error> {
                 sku: Sku::parse(&short.sku)?,
                 requested: short.requested,
                 available: short.available,
+                retry: short.retry,
             })
         })
         .collect::<Result<_, Invalid>>()

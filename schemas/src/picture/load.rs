@@ -4,7 +4,9 @@ use domain::{Fingerprint, Key, Lane, Ledger, Millis, Sku, Source, Tenant, UserId
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row, postgres::PgRow};
 
 use super::{
-    Checkpoint, Error, checkpoint,
+    Checkpoint, Error,
+    carts::read_part,
+    checkpoint,
     holds::{hold_with_lines, read_hold, unforgotten},
     lane_number, legal,
     stock::read_stock,
@@ -36,6 +38,14 @@ pub async fn load(pool: &PgPool, lane: Lane, remember_ms: Millis) -> Result<Opti
     let mut ledger = Ledger::default();
     load_stock(&mut transaction, lane, &mut ledger).await?;
     load_holds(&mut transaction, lane, forgotten_at, &mut ledger).await?;
+    load_parts(
+        &mut transaction,
+        lane,
+        checkpoint.state.log_time,
+        forgotten_at,
+        &mut ledger,
+    )
+    .await?;
     load_limits(&mut transaction, lane, &mut ledger).await?;
     load_commands(&mut transaction, lane, forgotten_at, &mut ledger).await?;
     load_sources(&mut transaction, lane, forgotten_at, &mut ledger).await?;
@@ -104,6 +114,25 @@ async fn load_holds(
         if known.is_none_or(|known| known.terms.attempt < stored.hold.terms.attempt) {
             ledger.holds.insert(stored.hold_id, stored.hold);
         }
+        Ok(())
+    })
+    .await
+}
+
+async fn load_parts(
+    connection: &mut PgConnection,
+    lane: i16,
+    log_time: Millis,
+    forgotten_at: Millis,
+    ledger: &mut Ledger,
+) -> Result<(), Error> {
+    let query = format!(
+        "SELECT *, lines::text AS lines_json, cart::text AS cart_json FROM hold_parts WHERE lane = {lane} \
+         AND (state IN ('held', 'settled') OR changed_at > {forgotten_at} OR relay_until > {log_time})"
+    );
+    each_row(connection, "parts_of_lane", query, |row| {
+        let (id, part) = read_part(row)?;
+        ledger.parts.insert(id, part);
         Ok(())
     })
     .await

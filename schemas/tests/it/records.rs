@@ -1,8 +1,9 @@
 //! One record of every body, as the domain has it.
 
 use domain::{
-    Adjustment, Command, CommandBody, Event, EventBody, EventId, EventLine, Fingerprint, HoldId, HoldState, HoldTerms,
-    Key, Lane, Line, Lines, Policy, Quantity, Reason, Reserve, Shortage, Sku, SkuPolicy, Source, Tenant, Text, UserId,
+    Adjustment, Cart, CartLine, Command, CommandBody, Event, EventBody, EventId, EventLine, Fingerprint, HoldId,
+    HoldState, HoldTerms, Key, Lane, Line, Lines, PartId, PartState, PartStep, PartTerms, Policy, Quantity, Reason,
+    Reserve, Shortage, Sku, SkuPolicy, Source, Tenant, Text, UserId,
 };
 
 fn key(text: &str) -> Key {
@@ -36,6 +37,26 @@ fn source() -> Source {
         offset: 17,
         log_time: 1_700_000_000_001,
     }
+}
+
+fn part_id() -> PartId {
+    PartId {
+        hold_id: hold_id(),
+        attempt: 40,
+    }
+}
+
+fn cart() -> Vec<CartLine> {
+    let line = |lane, name, quantity| CartLine {
+        lane: Lane::new(lane).expect("a lane"),
+        sku: sku(name),
+        quantity,
+    };
+    vec![line(2, "mug", 2), line(3, "shirt", 1)]
+}
+
+fn followed(step: PartStep) -> EventBody {
+    EventBody::PartFollowed { step }
 }
 
 fn reserve() -> Reserve {
@@ -174,6 +195,43 @@ pub fn commands() -> Vec<(&'static str, Command)> {
             }),
         ),
     ];
+    let (part, lane) = (part_id(), Lane::new(3).expect("a lane"));
+    all.extend([
+        (
+            "relay",
+            command(CommandBody::Relay {
+                part,
+                lane,
+                user_id: UserId::parse("ann").expect("a user"),
+                relay_until: 1_700_000_010_000,
+                cart: cart(),
+            }),
+        ),
+        ("relay-done", command(CommandBody::RelayDone { part })),
+        (
+            "relay-failed",
+            command(CommandBody::RelayFailed {
+                part,
+                reason: Reason::InsufficientStock,
+                shortages: vec![Shortage {
+                    sku: sku("shirt"),
+                    requested: 1,
+                    available: 0,
+                    retry: true,
+                }],
+            }),
+        ),
+    ]);
+    let steps = ["settle", "undo", "ship-part", "unallocate-part"];
+    all.extend(steps.into_iter().zip(PartStep::ALL).map(|(name, step)| {
+        let follow = CommandBody::Follow {
+            part,
+            lane,
+            relay_until: 1_700_000_010_000,
+            step,
+        };
+        (name, command(follow))
+    }));
     all.push((
         "forwarded",
         Command {
@@ -205,6 +263,7 @@ pub fn events() -> Vec<(&'static str, Event)> {
                     sku: sku("mug"),
                     requested: 2,
                     available: 1,
+                    retry: false,
                 }],
             },
         ),
@@ -243,6 +302,8 @@ pub fn events() -> Vec<(&'static str, Event)> {
                 message: text(""),
             },
         ),
+        ("hold-pending", EventBody::HoldPending),
+        ("relay-ignored", EventBody::RelayIgnored),
         ("payment-begun", EventBody::PaymentBegun),
         (
             "payment-aborted",
@@ -283,11 +344,52 @@ pub fn events() -> Vec<(&'static str, Event)> {
             },
         ),
     ];
+    let part_bodies = [
+        ("part-held", EventBody::PartHeld, PartState::Held),
+        (
+            "part-refused",
+            EventBody::PartRefused {
+                reason: Reason::CartTimedOut,
+                shortages: Vec::new(),
+            },
+            PartState::Undone,
+        ),
+        ("part-settled", followed(PartStep::Settle), PartState::Settled),
+        ("part-undone", followed(PartStep::Undo), PartState::Undone),
+        ("part-shipped", followed(PartStep::Ship), PartState::Shipped),
+        (
+            "part-unallocated",
+            followed(PartStep::Unallocate),
+            PartState::Unallocated,
+        ),
+    ];
     let mut all: Vec<_> = bodies
         .into_iter()
         .map(|(name, body)| (name, event(body, fingerprint)))
         .collect();
+    all.extend(part_bodies.map(|(name, body, state)| {
+        let mut event = event(body, fingerprint);
+        event.hold = None;
+        event.part = Some(PartTerms {
+            attempt: 40,
+            state,
+            user_id: Some(UserId::parse("ann").expect("a user")),
+            relay_until: 1_700_000_010_002,
+            changed_at: 1_700_000_000_002,
+            cart: cart(),
+        });
+        (name, event)
+    }));
     for (name, event) in &mut all {
+        if let ("hold-pending", Some(terms)) = (*name, &mut event.hold) {
+            terms.state = HoldState::Pending;
+            terms.cart = Some(Cart {
+                relay_until: 1_700_000_010_002,
+                ttl_ms: 60_000,
+                lines: cart(),
+            });
+            terms.asked = vec![(sku("mug"), 3)];
+        }
         if let ("payment-begun", Some(terms)) = (*name, &mut event.hold) {
             terms.state = HoldState::Paying;
             terms.payment_ref = Some(text("payment-1"));
@@ -309,6 +411,7 @@ fn event(body: EventBody, fingerprint: Fingerprint) -> Event {
         hold_id: Some(hold_id()),
         decided_at: 1_700_000_000_002,
         source: Some(source()),
+        part: None,
         hold: Some(HoldTerms {
             attempt: 40,
             state: HoldState::Held,
@@ -323,6 +426,8 @@ fn event(body: EventBody, fingerprint: Fingerprint) -> Event {
             payment_ref: None,
             reason: None,
             remaining_ms: None,
+            cart: None,
+            asked: Vec::new(),
         }),
         lines: vec![EventLine {
             sku: sku("mug"),
