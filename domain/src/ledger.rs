@@ -143,9 +143,9 @@ impl Ledger {
     fn apply_body(&mut self, event: &Event) -> Result<(), String> {
         match &event.body {
             EventBody::HoldPending => self.create(event),
-            EventBody::HoldCreated if !relay::is_first_decision(event) => self.step_hold(event, Step::Hold).map(drop),
+            EventBody::HoldCreated if relay::decides_pending(event) => self.step_hold(event, Step::Hold).map(drop),
             EventBody::HoldCreated => self.create(event),
-            EventBody::HoldRejected { .. } if !relay::is_first_decision(event) => self.reject(event),
+            EventBody::HoldRejected { .. } if relay::decides_pending(event) => self.reject(event),
             EventBody::PartHeld => self.hold_part(event),
             EventBody::PartFollowed { step } => self.step_part(event, *step),
             EventBody::HoldConfirmed => {

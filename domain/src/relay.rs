@@ -64,7 +64,7 @@ pub fn forwards(lane: Lane, event: &Event) -> Vec<Forward> {
             .into_iter()
             .collect(),
         // Rejected by its own Reserve, a cart has asked nobody yet.
-        EventBody::HoldRejected { .. } if is_first_decision(event) => Vec::new(),
+        EventBody::HoldRejected { .. } if !decides_pending(event) => Vec::new(),
         EventBody::HoldRejected { .. } | EventBody::HoldCancelled | EventBody::HoldExpired => {
             follow(lane, event, PartStep::Undo)
         }
@@ -101,13 +101,13 @@ fn part_of(event: &Event) -> Option<PartId> {
     Some(PartId { hold_id, attempt })
 }
 
-/// Whether an event decides the Reserve itself of the hold that it is about.
+/// Whether an event decides a cart that was pending: a later command than its Reserve made it.
 #[must_use]
-pub fn is_first_decision(event: &Event) -> bool {
+pub fn decides_pending(event: &Event) -> bool {
     event
         .hold
         .as_ref()
-        .is_some_and(|terms| terms.attempt == event.command_offset)
+        .is_some_and(|terms| terms.cart.is_some() && terms.attempt != event.command_offset)
 }
 
 /// To the next lane of the cart, or back to the home lane after the last.

@@ -149,7 +149,7 @@ impl<'a> Rows<'a> {
             self.sources.insert(source, event.decided_at);
         }
         match &event.body {
-            EventBody::HoldCreated if !relay::is_first_decision(event) => self.hold(event, None),
+            EventBody::HoldCreated if relay::decides_pending(event) => self.hold(event, None),
             EventBody::HoldCreated | EventBody::HoldPending => {
                 self.hold(event, None);
                 self.new_lines(event);
@@ -160,13 +160,13 @@ impl<'a> Rows<'a> {
             }
             EventBody::HoldRejected { reason, shortages } => {
                 self.hold(event, Some((*reason, shortages)));
-                if relay::is_first_decision(event) {
-                    self.new_lines(event);
-                } else {
+                if relay::decides_pending(event) {
                     self.move_units(decided, |units| Change {
                         held: -units,
                         ..Change::default()
                     });
+                } else {
+                    self.new_lines(event);
                 }
             }
             EventBody::PartHeld => {

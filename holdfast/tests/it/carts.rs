@@ -301,3 +301,47 @@ fn policies_hold_what_is_there_and_say_what_was_asked() {
         assert_eq!((refused.status, refused.code()), (422, "several_lanes"), "{refused:?}");
     });
 }
+
+/// Between any two steps of a cart its reservers die; what becomes of it is the same as without.
+#[test]
+fn a_reserver_killed_between_any_two_steps_of_a_cart_changes_nothing() {
+    play(async {
+        // A dead member of the group is believed to live for some seconds: the deadline must not end the cart meanwhile.
+        let world = Arc::new(Setup::new().apart().with("HOLDFAST_RELAY_MS", 600_000).start().await);
+        let skus = one_sku_a_lane(&world, "killed", 1_000_000).await;
+        let mut sold = 0;
+        // A cart over four lanes: pending, three parts, confirmed. Each is decided, read back, and sent on.
+        let (every, few) = ([1, 2, 3, 4, 5], [2, 1, 5]);
+        for (index, point) in ["relay_decided", "relay_read_back", "relay_sent"]
+            .into_iter()
+            .enumerate()
+        {
+            let steps = &every[..times(0, every.len())];
+            for nth in if steps.is_empty() { &few[index..=index] } else { steps } {
+                for round in 0..times(1, 20) {
+                    world.kill("reserver").await;
+                    let armed = format!("reserver.{point}:{nth}");
+                    world.spawn_with("reserver", &[("HOLDFAST_FAIL_POINT", &armed)]).await;
+                    let (asking, lines) = (Arc::clone(&world), skus.clone());
+                    let key = format!("killed-{point}-{nth}-{round}");
+                    let asked = plumbing::task::spawn("cart", async move {
+                        let lines: Vec<(&str, i64)> = lines.iter().map(|sku| (sku.as_str(), 1)).collect();
+                        let held = asking.post_keyed("/v1/holds", &key, &cart(&lines, "ann")).await;
+                        assert_eq!(held.status, 201, "{armed}: {held:?}");
+                        let confirmed = asking.confirm(&held.hold_id()).await;
+                        assert_eq!(confirmed.status, 200, "{armed}: {confirmed:?}");
+                    });
+                    world.wait("reserver").await;
+                    world.spawn("reserver").await;
+                    asked.await.expect("no panic");
+                    sold += 1;
+                    for sku in &skus {
+                        settles(&world, sku, (1_000_000, 0, sold, 1_000_000 - sold)).await;
+                    }
+                }
+            }
+        }
+        let report = world.assert_verified().await;
+        assert_eq!(report.holds().get("confirmed"), Some(&(sold as u64)));
+    });
+}

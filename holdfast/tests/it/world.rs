@@ -251,6 +251,11 @@ impl World {
     /// Starts a process, named by its subcommand (`reserver-2` is a second reserver). It dies with the test: the kernel
     /// sees to it even when the test is killed.
     pub async fn spawn(&self, process: &'static str) {
+        self.spawn_with(process, &[]).await;
+    }
+
+    /// Starts a process with settings of its own.
+    pub async fn spawn_with(&self, process: &'static str, settings: &[(&str, &str)]) {
         let role = process.split('-').next().expect("a role");
         let log = File::options()
             .create(true)
@@ -261,6 +266,7 @@ impl World {
         command
             .args(["--pdeathsig", "KILL", HOLDFAST, role])
             .envs(self.environment())
+            .envs(settings.iter().copied())
             .env(
                 "HOLDFAST_LOG",
                 "info,holdfast=debug,ingress=debug,reserver=debug,persister=debug,expirer=debug",
