@@ -13,6 +13,7 @@ pub mod ids;
 pub mod lane;
 pub mod ledger;
 pub mod limits;
+pub mod payment;
 pub mod refusal;
 pub mod relay;
 pub mod stock;

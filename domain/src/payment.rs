@@ -1,0 +1,339 @@
+//! A payment's road as one total function: what our row says, what Stripe's intent says, what the hold says -> the next step.
+//!
+//! The worker of `checkout` does the step and asks again, so every step may be done twice. Money that was taken ends in one
+//! of two ways: the hold is confirmed by it, or it is given back (I7). The two cannot both happen: money is given back only
+//! for a hold that is over, and what is over is never confirmed.
+
+/// What we have decided so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PaymentState {
+    /// The payment is announced in the log; the buyer has no secret yet, so nobody can pay.
+    Beginning,
+    /// The buyer may pay.
+    Pending,
+    /// No money will be taken: the hold gets its time back.
+    Aborting,
+    /// The money goes back, whatever the hold may still become.
+    Returning,
+    /// The hold is confirmed by it, and the money is taken.
+    Paid,
+    /// No money was taken, and none can be.
+    Aborted,
+    /// The money was taken, and given back.
+    Refunded,
+}
+
+impl PaymentState {
+    /// Every state.
+    pub const ALL: [Self; 7] = [
+        Self::Beginning,
+        Self::Pending,
+        Self::Aborting,
+        Self::Returning,
+        Self::Paid,
+        Self::Aborted,
+        Self::Refunded,
+    ];
+
+    /// The state's name, as it is stored.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Beginning => "beginning",
+            Self::Pending => "pending",
+            Self::Aborting => "aborting",
+            Self::Returning => "returning",
+            Self::Paid => "paid",
+            Self::Aborted => "aborted",
+            Self::Refunded => "refunded",
+        }
+    }
+
+    /// The state of a name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
+
+    /// Whether nothing is left to do.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Paid | Self::Aborted | Self::Refunded)
+    }
+}
+
+/// What Stripe says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Intent {
+    /// There is none that anybody could pay.
+    Absent,
+    /// The buyer has not paid, and still can.
+    Unpaid,
+    /// On its way; it can neither be cancelled nor counted on.
+    Processing,
+    /// The money is reserved, to be captured or let go.
+    Authorised,
+    /// The money is taken.
+    Succeeded,
+    /// The money was taken and given back.
+    Refunded,
+    /// No money was taken, and none can be.
+    Cancelled,
+}
+
+impl Intent {
+    /// Every case.
+    pub const ALL: [Self; 7] = [
+        Self::Absent,
+        Self::Unpaid,
+        Self::Processing,
+        Self::Authorised,
+        Self::Succeeded,
+        Self::Refunded,
+        Self::Cancelled,
+    ];
+}
+
+/// What the log says of a hold, from one payment's side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Served {
+    /// Nothing was asked of the log yet, or no answer is there.
+    Unknown,
+    /// Its units are held, and this payment may confirm it.
+    Open,
+    /// Another payment of the same hold is being made.
+    Busy,
+    /// This payment confirmed it, and it stands.
+    Ours,
+    /// It is over, or another payment's: this one can never confirm it.
+    Over,
+}
+
+impl Served {
+    /// Every case.
+    pub const ALL: [Self; 5] = [Self::Unknown, Self::Open, Self::Busy, Self::Ours, Self::Over];
+}
+
+/// Everything that the next step depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Situation {
+    /// Our row.
+    pub state: PaymentState,
+    /// Stripe's intent.
+    pub intent: Intent,
+    /// The hold that was to be paid.
+    pub hold: Served,
+    /// The hold that took the units again for late money; `Unknown` before it was asked for.
+    pub retaken: Served,
+    /// Whether the log says that the money has to go back.
+    pub is_refund_required: bool,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Nothing until there is news.
+    Wait,
+    /// Tell the log that the payment has failed, then the row is aborted.
+    Abort,
+    /// Take the possibility to pay away: cancel the intent, which lets reserved money go.
+    CancelIntent,
+    /// Confirm the hold.
+    Confirm,
+    /// Ask for the units again, in a new hold.
+    Retake,
+    /// Confirm the new hold.
+    ConfirmRetaken,
+    /// Take the reserved money.
+    Capture,
+    /// Decide that the money goes back.
+    GiveUp,
+    /// Tell the log that the money has to go back.
+    RequireRefund,
+    /// Give the money back.
+    Refund,
+    /// Write down the end.
+    Finish(PaymentState),
+}
+
+/// The next step of a payment.
+#[must_use]
+pub fn next(at: Situation) -> Action {
+    match at.state {
+        PaymentState::Paid | PaymentState::Aborted | PaymentState::Refunded => Action::Wait,
+        PaymentState::Beginning => Action::Abort, // Its maker is gone: the worker waits for him before it asks.
+        PaymentState::Aborting => match at.intent {
+            Intent::Absent | Intent::Cancelled => Action::Abort,
+            Intent::Unpaid => Action::CancelIntent,
+            _ => with_money(at),
+        },
+        PaymentState::Pending => match at.intent {
+            Intent::Absent | Intent::Processing => Action::Wait,
+            Intent::Unpaid => match at.hold {
+                Served::Over => Action::CancelIntent,
+                _ => Action::Wait,
+            },
+            Intent::Cancelled => Action::Abort,
+            _ => with_money(at),
+        },
+        PaymentState::Returning => giving_back(at),
+    }
+}
+
+/// Money is reserved or taken: it serves, or it goes back.
+fn with_money(at: Situation) -> Action {
+    match (at.intent, at.hold, at.retaken) {
+        (Intent::Processing, ..) => Action::Wait,
+        // Somebody gave it back at Stripe by hand: nothing more is promised to the buyer.
+        (Intent::Refunded, ..) => Action::Finish(PaymentState::Refunded),
+        (Intent::Authorised, Served::Ours, _) | (Intent::Authorised, _, Served::Ours) => Action::Capture,
+        (_, Served::Ours, _) | (_, _, Served::Ours) => Action::Finish(PaymentState::Paid),
+        (_, Served::Open, _) => Action::Confirm,
+        (_, Served::Unknown | Served::Busy, _) => Action::Wait,
+        (_, Served::Over, Served::Unknown) => Action::Retake,
+        (_, Served::Over, Served::Open) => Action::ConfirmRetaken,
+        (_, Served::Over, Served::Busy) => Action::Wait,
+        (_, Served::Over, Served::Over) => Action::GiveUp,
+    }
+}
+
+fn giving_back(at: Situation) -> Action {
+    let serves = |served| matches!(served, Served::Ours);
+    match at.intent {
+        Intent::Absent | Intent::Cancelled => Action::Finish(PaymentState::Aborted),
+        Intent::Refunded => Action::Finish(PaymentState::Refunded),
+        Intent::Unpaid | Intent::Authorised => Action::CancelIntent,
+        Intent::Processing => Action::Wait,
+        // Whoever asked for it takes the units back first: what serves is not given back.
+        Intent::Succeeded if serves(at.hold) || serves(at.retaken) => Action::Wait,
+        Intent::Succeeded if at.is_refund_required => Action::Refund,
+        Intent::Succeeded => Action::RequireRefund,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<Situation> {
+        let mut all = Vec::new();
+        for state in PaymentState::ALL {
+            for intent in Intent::ALL {
+                for hold in Served::ALL {
+                    for retaken in Served::ALL {
+                        for is_refund_required in [false, true] {
+                            all.push(Situation {
+                                state,
+                                intent,
+                                hold,
+                                retaken,
+                                is_refund_required,
+                            });
+                        }
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn money_goes_back_only_when_nothing_is_served_by_it() {
+        for at in all() {
+            let serves = at.hold == Served::Ours || at.retaken == Served::Ours;
+            match next(at) {
+                Action::Refund => assert!(
+                    !serves && at.is_refund_required && at.intent == Intent::Succeeded,
+                    "{at:?}"
+                ),
+                Action::GiveUp => assert!(at.hold == Served::Over && at.retaken == Served::Over, "{at:?}"),
+                Action::RequireRefund => assert!(!serves && at.state == PaymentState::Returning, "{at:?}"),
+                Action::Finish(PaymentState::Paid) => assert!(serves && at.intent == Intent::Succeeded, "{at:?}"),
+                Action::Finish(PaymentState::Refunded) => assert_eq!(at.intent, Intent::Refunded, "{at:?}"),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn money_is_captured_only_for_a_confirmed_hold_and_nothing_is_confirmed_once_it_goes_back() {
+        for at in all() {
+            let action = next(at);
+            if action == Action::Capture {
+                assert!(at.hold == Served::Ours || at.retaken == Served::Ours, "{at:?}");
+            }
+            if at.state == PaymentState::Returning {
+                assert!(
+                    !matches!(
+                        action,
+                        Action::Confirm | Action::ConfirmRetaken | Action::Retake | Action::Capture
+                    ),
+                    "{at:?}"
+                );
+            }
+            if matches!(action, Action::Confirm | Action::ConfirmRetaken | Action::Retake) {
+                assert!(matches!(at.intent, Intent::Authorised | Intent::Succeeded), "{at:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_aborted_while_it_can_be_paid() {
+        for at in all() {
+            if next(at) == Action::Abort && at.state != PaymentState::Beginning {
+                assert!(matches!(at.intent, Intent::Absent | Intent::Cancelled), "{at:?}");
+            }
+        }
+    }
+
+    /// From every situation with settled answers, doing what is said comes to an end, and money to the right one.
+    #[test]
+    fn every_succeeded_payment_ends_served_xor_refunded() {
+        for start in all() {
+            let is_open = matches!(start.state, PaymentState::Pending | PaymentState::Aborting);
+            let has_money = matches!(start.intent, Intent::Authorised | Intent::Succeeded);
+            let is_settled = !matches!(start.hold, Served::Unknown | Served::Busy) && start.retaken != Served::Busy;
+            if !(is_open && has_money && is_settled) || start.is_refund_required {
+                continue;
+            }
+            for units_are_there in [false, true] {
+                let mut at = start;
+                let mut steps = 0;
+                while !at.state.is_final() {
+                    steps += 1;
+                    assert!(steps < 12, "{start:?} never ends");
+                    match next(at) {
+                        Action::Wait | Action::Abort => panic!("{start:?} stands still at {at:?}"),
+                        Action::Confirm => at.hold = if units_are_there { Served::Ours } else { Served::Over },
+                        Action::Retake => at.retaken = if units_are_there { Served::Open } else { Served::Over },
+                        Action::ConfirmRetaken => {
+                            at.retaken = if units_are_there { Served::Ours } else { Served::Over }
+                        }
+                        Action::Capture => at.intent = Intent::Succeeded,
+                        Action::CancelIntent => at.intent = Intent::Cancelled,
+                        Action::GiveUp => at.state = PaymentState::Returning,
+                        Action::RequireRefund => at.is_refund_required = true,
+                        Action::Refund => at.intent = Intent::Refunded,
+                        Action::Finish(state) => at.state = state,
+                    }
+                }
+                let serves = at.hold == Served::Ours || at.retaken == Served::Ours;
+                assert_eq!(serves, at.state == PaymentState::Paid, "{start:?} -> {at:?}");
+                if !serves {
+                    assert!(
+                        matches!(at.intent, Intent::Refunded | Intent::Cancelled),
+                        "{start:?} -> {at:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        for state in PaymentState::ALL {
+            assert_eq!(PaymentState::from_name(state.name()), Some(state));
+        }
+        assert_eq!(PaymentState::from_name("?"), None);
+    }
+}
