@@ -193,12 +193,14 @@ impl Sweep {
             memory.looked_at = Some(heads.into_iter().collect());
             return Ok(());
         };
-        let new = "SELECT DISTINCT held.key_bits FROM stock_movements AS made \
-                   JOIN holds AS held ON held.hold_id = made.hold_id AND held.state IN ('pending', 'held', 'paying') \
-                   JOIN holds AS other ON other.key_bits = held.key_bits AND other.hold_id <> held.hold_id \
-                   AND other.state IN ('pending', 'held', 'paying', 'confirmed') \
+        // Looked up hold by hold: a planner that knows no statistics yet (a sale on the first day) scans all that is held for
+        // each new hold instead. `OFFSET 0` keeps it from rearranging that.
+        let new = "SELECT DISTINCT held.key_bits FROM stock_movements AS made, \
+                   LATERAL (SELECT key_bits, state FROM holds WHERE hold_id = made.hold_id OFFSET 0) AS held \
                    WHERE made.lane = $1 AND made.command_offset > $2 AND made.command_offset <= $3 \
-                   AND made.kind IN ('HoldCreated', 'HoldPending')";
+                   AND made.kind IN ('HoldCreated', 'HoldPending') AND held.state IN ('pending', 'held', 'paying') \
+                   AND (SELECT count(DISTINCT other.hold_id) FROM holds AS other WHERE other.key_bits = held.key_bits \
+                   AND other.state IN ('pending', 'held', 'paying', 'confirmed')) > 1";
         for (lane, head) in heads {
             // A lane without an entry has its first holds now.
             let from = looked_at.entry(lane).or_insert(-1);

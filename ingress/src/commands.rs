@@ -16,7 +16,10 @@ use std::{
 
 use domain::{Command, CommandBody, Key, Lane};
 use plumbing::{
-    kafka::producer::{Position, ProduceError, Producer, Record},
+    kafka::{
+        producer::{Position, Prepared, ProduceError},
+        window::Windows,
+    },
     stop::Stop,
     telemetry,
 };
@@ -59,12 +62,10 @@ pub enum Reply {
 /// What a commander works with.
 #[derive(Debug)]
 pub struct Parts {
-    /// Sends.
-    pub producer: Producer,
+    /// Sends into the lanes of the commands topic.
+    pub windows: Windows,
     /// Encodes.
     pub codec: Codec,
-    /// Full name of the commands topic.
-    pub topic: String,
     /// Who waits for events.
     pub waiters: Arc<Waiters>,
     /// The process's stop.
@@ -196,20 +197,13 @@ impl Commander {
             address.subject,
         );
         headers.extend(traceparent.map(|traceparent| (headers::TRACEPARENT, traceparent)));
-        let record = Record {
-            topic: &self.parts.topic,
-            partition: Some(address.lane.partition()),
-            key: Some(address.key.as_bytes()),
-            value: Some(&value),
-            headers: &headers,
-        };
         let flight = Arc::new(Flight {
             offset: AtomicI64::new(-1),
             wants_offset: AtomicBool::new(false),
         });
         let (waiters, reported) = (Arc::clone(&self.parts.waiters), Arc::clone(&flight));
         // An acknowledgement wakes nobody who waits for the event: one switch of threads less per request.
-        self.parts.producer.send_then(record, move |result| match result {
+        let told = move |result| match result {
             Ok(Position { offset, .. }) => {
                 reported.offset.store(offset, Ordering::SeqCst);
                 if reported.wants_offset.load(Ordering::SeqCst) {
@@ -219,7 +213,10 @@ impl Commander {
             Err(error) => {
                 waiters.resolve(request_id, || Outcome::Unacknowledged(error));
             }
-        })?;
+        };
+        let (partition, key) = (address.lane.partition(), address.key.as_bytes());
+        let record = Prepared::new(partition, Some(key), value, &headers, told);
+        self.parts.windows.send(record)?;
         Ok(flight)
     }
 

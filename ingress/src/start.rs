@@ -11,7 +11,7 @@ use plumbing::{
     backoff::Backoff,
     config::Connections,
     health::Component,
-    kafka::{consumer, producer::Producer},
+    kafka::{consumer, producer::Producer, window::Windows},
     service::Context,
     stop::Stop,
     task,
@@ -98,9 +98,8 @@ pub async fn run(app: Arc<App>, connections: Connections, context: Context, stop
     let live = Live {
         lanes,
         commands: Commander::new(commands::Parts {
-            producer: producer.clone(),
+            windows: Windows::new(&producer, &topics.commands, lanes),
             codec,
-            topic: topics.commands,
             waiters,
             stop: context.stop,
         }),

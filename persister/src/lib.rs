@@ -70,6 +70,15 @@ pub struct Options {
     )]
     pub linger_ms: u64,
 
+    /// While there is much to write, a lane begins a transaction only so often, in milliseconds, unless it is full
+    #[arg(
+        long = "persister-pace-ms",
+        env = "HOLDFAST_PERSISTER_PACE_MS",
+        default_value_t = 50,
+        value_name = "MS"
+    )]
+    pub pace_ms: u64,
+
     /// Most connections to Postgres
     #[arg(
         id = "persister_connections", // The ingress has a field of this name, and `holdfast all` the options of both.
@@ -106,6 +115,7 @@ impl Default for Options {
         Self {
             batch: 1_000,
             linger_ms: 5,
+            pace_ms: 50,
             postgres_connections: 8,
             group: "holdfast.persister".to_owned(),
             prune_days: 40,
@@ -122,6 +132,7 @@ struct Shared {
     pool: PgPool,
     batch: usize,
     linger: Duration,
+    pace: Duration,
     positions: watch::Positions,
     health: Engines,
     context: Context,
@@ -169,6 +180,7 @@ pub async fn run(connections: Connections, options: Options, context: Context) -
         pool,
         batch: options.batch as usize,
         linger: Duration::from_millis(options.linger_ms),
+        pace: Duration::from_millis(options.pace_ms),
         positions: watch::Positions::default(),
         health,
         context,

@@ -22,6 +22,8 @@ use tokio::sync::mpsc;
 use crate::{Shared, lane::Fault, patience};
 
 const POLL: Duration = Duration::from_millis(100);
+/// librdkafka's timeouts are whole milliseconds: a shorter wait would be none, and the thread would spin.
+const SHORTEST_POLL: Duration = Duration::from_millis(1);
 
 /// A valid event and where it stands.
 #[derive(Debug)]
@@ -59,6 +61,8 @@ struct Growing {
     batch: Batch,
     records: usize,
     since: Instant,
+    /// When the batch before it was handed over.
+    handed_over: Option<Instant>,
 }
 
 impl Growing {
@@ -72,7 +76,23 @@ impl Growing {
             },
             records: 0,
             since: Instant::now(),
+            handed_over: None,
         }
+    }
+
+    /// How long others may still join it: the linger after a quiet time, the pace while there is much to write, so that a
+    /// transaction's own cost is shared by many.
+    fn time_left(&self, shared: &Shared) -> Duration {
+        let since_last = self.handed_over.map_or(Duration::MAX, |at| at.elapsed());
+        let linger = shared.linger.saturating_sub(self.since.elapsed());
+        linger.max(shared.pace.saturating_sub(since_last))
+    }
+
+    /// Takes the batch out, and leaves a new one behind it.
+    fn take(&mut self) -> Batch {
+        let mut next = Self::at(self.batch.checkpoint);
+        next.handed_over = Some(Instant::now());
+        std::mem::replace(self, next).batch
     }
 }
 
@@ -80,7 +100,8 @@ impl Reader {
     /// Reads until the stop, or until the other half is gone.
     pub(crate) fn read(&self, from: Checkpoint) -> Result<(), Fault> {
         let client_id = format!("holdfast-persister-{}", self.lane);
-        let reader = consumer::reader(&self.shared.brokers, &client_id, &self.shared.group_id).map_err(Fault::kafka)?;
+        let reader = consumer::background_reader(&self.shared.brokers, &client_id, &self.shared.group_id)
+            .map_err(Fault::kafka)?;
         self.check_bounds(&reader, from.next_event_offset)?;
         let start = (
             self.shared.events.as_str(),
@@ -92,7 +113,7 @@ impl Reader {
         while !self.stop.is_requested() {
             let wait = match growing.records {
                 0 => POLL,
-                _ => self.shared.linger.saturating_sub(growing.since.elapsed()),
+                _ => growing.time_left(&self.shared).max(SHORTEST_POLL),
             };
             match reader.poll(wait) {
                 Some(Ok(record)) => {
@@ -245,13 +266,12 @@ impl Reader {
         if growing.records >= self.shared.batch {
             return self.hand_over(growing);
         }
-        if growing.records == 0 || growing.since.elapsed() < self.shared.linger {
+        if growing.records == 0 || !growing.time_left(&self.shared).is_zero() {
             return true;
         }
         match self.batches.try_reserve() {
             Ok(place) => {
-                let next = Growing::at(growing.batch.checkpoint);
-                place.send(std::mem::replace(growing, next).batch);
+                place.send(growing.take());
                 true
             }
             // It grows until the transaction before it has ended.
@@ -267,10 +287,7 @@ impl Reader {
         if growing.records == 0 {
             return true;
         }
-        let next = Growing::at(growing.batch.checkpoint);
-        self.batches
-            .blocking_send(std::mem::replace(growing, next).batch)
-            .is_ok()
+        self.batches.blocking_send(growing.take()).is_ok()
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Most commands in one script call.
-const BATCH_COMMANDS: usize = 128;
+pub(crate) const BATCH_COMMANDS: usize = 128;
 /// Most lines in one script call.
 const BATCH_LINES: usize = 1_000;
 /// How long a schema id that the registry did not know is taken as unknown without asking again.

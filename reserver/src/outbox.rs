@@ -13,7 +13,7 @@ use plumbing::{
     failpoint,
     kafka::{
         consumer,
-        producer::{Position, ProduceError, Producer, Record},
+        producer::{Position, Prepared, ProduceError, Producer, Record},
     },
     stop::Stop,
 };
@@ -100,27 +100,27 @@ impl<'a> Outbox<'a> {
         }
     }
 
-    /// Queues the event of a decision; its fate is learned from the log alone.
-    pub(crate) fn publish(&self, event: &Event, key: Option<&[u8]>, traceparent: Option<String>) -> Result<(), End> {
+    /// Makes the record of a decision's event; its fate is learned from the log alone.
+    pub(crate) fn prepare(&self, event: &Event, key: Option<&[u8]>, traceparent: Option<String>) -> Prepared {
         let mut headers = headers::of_event(event, crate::SOURCE);
         headers.extend(traceparent.map(|traceparent| (headers::TRACEPARENT, traceparent)));
         let failure = self.failure.clone();
-        let record = Record {
-            topic: &self.shared.topics.events,
-            partition: Some(self.lane.partition()),
-            key,
-            value: Some(&self.shared.codec.encode_event(event)),
-            headers: &headers,
-        };
-        self.producer.send_then(record, move |result| {
+        let value = self.shared.codec.encode_event(event);
+        Prepared::new(self.lane.partition(), key, value, &headers, move |result| {
             if let Err(error) = result {
                 failure
                     .lock()
                     .expect("no holder of this lock panics")
                     .get_or_insert_with(|| error.to_string());
             }
-        })?;
-        Ok(())
+        })
+    }
+
+    /// Queues the events of a batch, in order and in one go, so that they share a request.
+    pub(crate) fn publish(&self, batch: Vec<Prepared>) {
+        for record in batch {
+            self.producer.send_prepared(&self.shared.topics.events, record);
+        }
     }
 
     /// The reason why the turn is over, if a produce failed.

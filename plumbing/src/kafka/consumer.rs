@@ -43,6 +43,14 @@ pub fn reader(brokers: &str, client_id: &str, group_id: &str) -> Result<Reader, 
     client::reader(brokers, client_id, group_id).create_with_context(Quiet)
 }
 
+/// Makes a reader for work in the background: see [`client::background_reader`].
+///
+/// # Errors
+/// [`KafkaError`] when librdkafka refuses the options.
+pub fn background_reader(brokers: &str, client_id: &str, group_id: &str) -> Result<Reader, KafkaError> {
+    client::background_reader(brokers, client_id, group_id).create_with_context(Quiet)
+}
+
 /// Reads these partitions from these offsets on, and nothing else.
 ///
 /// # Errors

@@ -5,5 +5,6 @@ pub mod client;
 pub mod consumer;
 pub mod group;
 pub mod producer;
+pub mod window;
 
 pub use rdkafka::error::KafkaError;

@@ -28,6 +28,81 @@ pub struct Record<'a> {
     pub headers: &'a [(&'static str, String)],
 }
 
+/// A record that is ready to be queued at once: many of them, queued in one go, share a request.
+pub struct Prepared {
+    partition: i32,
+    key: Option<Vec<u8>>,
+    value: Vec<u8>,
+    headers: OwnedHeaders,
+    done: Callback,
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared")
+            .field("partition", &self.partition)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Prepared {
+    /// A record for a partition; `done` is called once with its fate.
+    #[must_use]
+    pub fn new(
+        partition: i32,
+        key: Option<&[u8]>,
+        value: Vec<u8>,
+        headers: &[(&'static str, String)],
+        done: impl FnOnce(Result<Position, ProduceError>) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            partition,
+            key: key.map(<[u8]>::to_vec),
+            value,
+            headers: owned(headers),
+            done: Box::new(done),
+        }
+    }
+
+    /// Where it goes.
+    #[must_use]
+    pub fn partition(&self) -> i32 {
+        self.partition
+    }
+
+    /// Calls `after` when the record has its fate and whoever waits for it was told.
+    #[must_use]
+    pub fn and_then(self, after: impl FnOnce() + Send + Sync + 'static) -> Self {
+        let done = self.done;
+        let both = move |result| {
+            done(result);
+            after();
+        };
+        Self {
+            done: Box::new(both),
+            ..self
+        }
+    }
+}
+
+fn owned(headers: &[(&'static str, String)]) -> OwnedHeaders {
+    headers
+        .iter()
+        .fold(OwnedHeaders::new_with_capacity(headers.len()), |owned, (key, value)| {
+            owned.insert(Header {
+                key,
+                value: Some(value.as_str()),
+            })
+        })
+}
+
+fn refusal(error: KafkaError) -> ProduceError {
+    match error {
+        KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => ProduceError::QueueFull,
+        other => ProduceError::Unacknowledged(other),
+    }
+}
+
 /// Where an acknowledged record stands: every in-sync replica has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
@@ -117,6 +192,25 @@ impl Producer {
         self.inner.client.as_ref().expect("only the drop takes it")
     }
 
+    /// Queues a prepared record of a topic; what it was prepared with is called once with its fate, whatever that is.
+    pub fn send_prepared(&self, topic: &str, prepared: Prepared) {
+        let Prepared {
+            partition,
+            key,
+            value,
+            headers,
+            done,
+        } = prepared;
+        let mut queued: BaseRecord<'_, [u8], [u8], Box<Callback>> =
+            BaseRecord::with_opaque_to(topic, Box::new(done)).headers(headers);
+        queued.partition = Some(partition);
+        queued.key = key.as_deref();
+        queued.payload = Some(&value);
+        if let Err((error, refused)) = self.client().send(queued) {
+            (refused.delivery_opaque)(Err(refusal(error)));
+        }
+    }
+
     /// Queues a record; `done` is called once, from librdkafka's thread, with its fate.
     ///
     /// # Errors
@@ -127,22 +221,13 @@ impl Producer {
         done: impl FnOnce(Result<Position, ProduceError>) + Send + Sync + 'static,
     ) -> Result<(), ProduceError> {
         let callback: Callback = Box::new(done);
-        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
-        for (key, value) in record.headers {
-            headers = headers.insert(Header {
-                key,
-                value: Some(value.as_str()),
-            });
-        }
+        let headers = owned(record.headers);
         let mut queued: BaseRecord<'_, [u8], [u8], Box<Callback>> =
             BaseRecord::with_opaque_to(record.topic, Box::new(callback)).headers(headers);
         queued.partition = record.partition;
         queued.key = record.key;
         queued.payload = record.value;
-        self.client().send(queued).map_err(|(error, _)| match error {
-            KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => ProduceError::QueueFull,
-            other => ProduceError::Unacknowledged(other),
-        })
+        self.client().send(queued).map_err(|(error, _)| refusal(error))
     }
 
     /// Queues a record and returns its acknowledgement to wait for. Dropping the future does not take the record back.

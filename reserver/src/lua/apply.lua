@@ -99,12 +99,13 @@ local function hold_of(id, now)
   local hold = holds[id]
   if hold == nil then
     local packed = redis.call('GET', base .. 'hold:' .. id)
-    hold = packed and { cell = cmsgpack.unpack(packed) } or {}
-    if not packed and redis.call('ZSCORE', due_key, id) then
-      damage('hold ' .. id .. ' is missing')
-    end
+    hold = packed and { cell = cmsgpack.unpack(packed) } or { is_due = redis.call('ZSCORE', due_key, id) }
     holds[id] = hold
   end
+  if hold.is_due and not hold.cell then
+    damage('hold ' .. id .. ' is missing')
+  end
+  hold.packed = nil -- Whoever asks for a hold may change it.
   local cell = hold.cell
   if cell and not KEPT[cell[STATE]] and cell[CHANGED] + remember_ms <= now then
     return hold, nil
@@ -127,6 +128,47 @@ local function part_of(id, now)
     return part, nil
   end
   return part, cell
+end
+
+-- Most commands of a sale are reservations: what they look at is read by one call for many.
+local function read_ahead()
+  local ids, keys, asked, users = {}, {}, {}, {}
+  for _, c in ipairs(commands) do
+    if c[1] == 'reserve' and c[2] > fence and not asked[c[8]] then
+      asked[c[8]] = true
+      ids[#ids + 1], keys[#keys + 1] = c[8], base .. 'hold:' .. c[8]
+      for _, l in ipairs(c[15]) do
+        local name = c[5] .. '/' .. l[1]
+        local of_sku = users[name] or {}
+        users[name], of_sku[#of_sku + 1] = of_sku, c[10]
+      end
+    end
+  end
+  for from = 1, #ids, 200 do
+    local to, missing = math.min(from + 199, #ids), {}
+    for i, packed in ipairs(redis.call('MGET', unpack(keys, from, to))) do
+      local id = ids[from + i - 1]
+      holds[id] = packed and { cell = cmsgpack.unpack(packed) } or {}
+      if not packed then
+        missing[#missing + 1] = id
+      end
+    end
+    if #missing > 0 then
+      for i, score in ipairs(redis.call('ZMSCORE', due_key, unpack(missing))) do
+        holds[missing[i]].is_due = score
+      end
+    end
+  end
+  for name, of_sku in pairs(users) do
+    local known = {}
+    counts[name] = known
+    for from = 1, #of_sku, 200 do
+      local to = math.min(from + 199, #of_sku)
+      for i, units in ipairs(redis.call('HMGET', base .. 'limit:' .. name, unpack(of_sku, from, to))) do
+        known[of_sku[from + i - 1]] = { units = tonumber(units or '0') }
+      end
+    end
+  end
 end
 
 local function memory_of(suffix, now)
@@ -291,7 +333,9 @@ function decide.reserve(c, now)
   end
   hold.cell, hold.dirty = cell, true
   move(cell, MOVES.created)
-  return { kind = #cart > 0 and 'pending' or 'created', hold = cell, lines = lines_of(cell) }
+  hold.packed = cmsgpack.pack(cell)
+  local kind = #cart > 0 and 'pending' or 'created'
+  return { kind = kind, hold = cell, packed = hold.packed, lines = lines_of(cell) }
 end
 
 -- A refusal that shows the hold as it is.
@@ -635,9 +679,17 @@ local function replay(c)
   return entry
 end
 
+-- An array of ten; the hold in it, an array of none or one, is packed once where it is stored as it is answered.
+local function pack_outcome(outcome, now, hash)
+  local hold = outcome.hold and '\145' .. (outcome.packed or cmsgpack.pack(outcome.hold)) or '\144'
+  return '\154' .. cmsgpack.pack(outcome.kind, now, previous, hash, outcome.lines or {}) .. hold
+    .. cmsgpack.pack(outcome.reason or '', outcome.shortages or {}, outcome.number or 0, { outcome.part })
+end
+
 -- Read and decide.
 local gap, fence_before = false, fence
 local decided, failure = pcall(function()
+  read_ahead()
   for i, c in ipairs(commands) do
     if c[2] <= fence_before then
       outcomes[i] = replay(c)
@@ -647,8 +699,7 @@ local decided, failure = pcall(function()
     else
       local now = math.max(c[3], log_time)
       local outcome = once(c, now) or decide[c[1]](c, now)
-      local packed = cmsgpack.pack({ outcome.kind, now, previous, c[4], outcome.lines or {}, { outcome.hold },
-        outcome.reason or '', outcome.shortages or {}, outcome.number or 0, { outcome.part } })
+      local packed = pack_outcome(outcome, now, c[4])
       outcomes[i] = packed
       journal[#journal + 1], journal[#journal + 2] = int(c[2]), packed
       fence, log_time = c[2], now
@@ -668,7 +719,12 @@ end
 -- Write.
 local function in_chunks(command, key, arguments)
   for from = 1, #arguments, 200 do
-    redis.call(command, key, unpack(arguments, from, math.min(from + 199, #arguments)))
+    local to = math.min(from + 199, #arguments)
+    if key then
+      redis.call(command, key, unpack(arguments, from, to))
+    else
+      redis.call(command, unpack(arguments, from, to))
+    end
   end
 end
 
@@ -682,27 +738,34 @@ for _, stock in pairs(stocks) do
 end
 in_chunks('SADD', skus_key, new_skus)
 for name, users in pairs(counts) do
+  local there, gone = {}, {}
   for user, count in pairs(users) do
     if count.dirty and count.units ~= 0 then
-      redis.call('HSET', base .. 'limit:' .. name, user, int(count.units))
+      there[#there + 1], there[#there + 2] = user, int(count.units)
     elseif count.dirty then
-      redis.call('HDEL', base .. 'limit:' .. name, user)
+      gone[#gone + 1] = user
     end
   end
+  in_chunks('HSET', base .. 'limit:' .. name, there)
+  in_chunks('HDEL', base .. 'limit:' .. name, gone)
 end
+local cells, due, done = {}, {}, {}
 for id, hold in pairs(holds) do
   if hold.gone and not hold.cell then
     redis.call('DEL', base .. 'hold:' .. id)
-    redis.call('ZREM', due_key, id)
+    done[#done + 1] = id
   elseif hold.dirty then
-    redis.call('SET', base .. 'hold:' .. id, cmsgpack.pack(hold.cell))
+    cells[#cells + 1], cells[#cells + 2] = base .. 'hold:' .. id, hold.packed or cmsgpack.pack(hold.cell)
     if DUE[hold.cell[STATE]] then
-      redis.call('ZADD', due_key, int(hold.cell[EXPIRES]), id)
+      due[#due + 1], due[#due + 2] = int(hold.cell[EXPIRES]), id
     elseif hold.done then
-      redis.call('ZREM', due_key, id)
+      done[#done + 1] = id
     end
   end
 end
+in_chunks('MSET', nil, cells)
+in_chunks('ZADD', due_key, due)
+in_chunks('ZREM', due_key, done)
 
 for id, part in pairs(parts) do
   if part.dirty then

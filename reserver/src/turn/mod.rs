@@ -17,7 +17,7 @@ use plumbing::{
     kafka::{
         KafkaError,
         consumer::{self, Reader},
-        producer::Producer,
+        producer::{Prepared, Producer},
     },
     stop::Stop,
 };
@@ -29,7 +29,7 @@ use rdkafka::{
 use crate::{
     Shared,
     end::End,
-    intake::{Batch, Intake},
+    intake::{BATCH_COMMANDS, Batch, Intake},
     open::Unforwarded,
     outbox::{Outbox, Relayed},
     pack::{self, Asked, Entry, Origin},
@@ -40,6 +40,9 @@ use reading::Reading;
 
 /// Batches that may be decided but not read back: beyond, the lane pauses.
 const IN_FLIGHT_MAX: usize = 8;
+/// While so many are in flight, only a full batch joins them: the next one grows meanwhile, and a call of Redis and a
+/// request to Kafka are shared by more.
+const IN_FLIGHT_SMALL: usize = 1;
 /// Commands that may wait in memory; beyond, the partition is paused.
 const WAITING_MAX: usize = 4_096;
 /// How long an idle lane waits for a record before it looks around.
@@ -176,14 +179,13 @@ impl<'a> Turn<'a> {
 
     /// Takes what there is, decides a batch, publishes its outcomes.
     fn step(&mut self, stop: &Stop) -> Result<(), End> {
-        let may_decide = self.in_flight.len() < IN_FLIGHT_MAX;
-        let wait = if may_decide && self.intake.len() > 0 {
+        let wait = if self.may_decide() && self.intake.len() > 0 {
             Duration::ZERO
         } else {
             IDLE
         };
         self.take(wait, stop)?;
-        if self.in_flight.len() < IN_FLIGHT_MAX {
+        if self.may_decide() {
             let batch = self.intake.next_batch(self.shared, self.lane)?;
             if batch.entries.is_empty() && self.intake.len() > 0 {
                 // The next record waits for the registry; meanwhile the tail goes on.
@@ -196,6 +198,11 @@ impl<'a> Turn<'a> {
             self.chores(stop)?;
         }
         Ok(())
+    }
+
+    fn may_decide(&self) -> bool {
+        let in_flight = self.in_flight.len();
+        in_flight < IN_FLIGHT_SMALL || (in_flight < IN_FLIGHT_MAX && self.intake.len() >= BATCH_COMMANDS)
     }
 
     /// Takes records of both partitions: waits for the first, then whatever is there already.
@@ -292,13 +299,16 @@ impl<'a> Turn<'a> {
         metrics::histogram!("holdfast_reserver_batch_size").record(batch.entries.len() as f64);
         self.trim.clear();
         self.in_flight.push_back((last, Instant::now()));
+        let mut events = Vec::with_capacity(outcomes.len());
         for (entry, outcome) in batch.entries.into_iter().zip(outcomes) {
-            self.publish(entry, &outcome)?;
+            events.push(self.event(entry, &outcome)?);
         }
+        self.outbox.publish(events);
         Ok(())
     }
 
-    fn publish(&mut self, entry: Entry, outcome: &[u8]) -> Result<(), End> {
+    /// The event's record of a decision.
+    fn event(&mut self, entry: Entry, outcome: &[u8]) -> Result<Prepared, End> {
         let origin = Origin {
             lane: self.lane,
             epoch: self.epoch,
@@ -322,7 +332,7 @@ impl<'a> Turn<'a> {
         });
         let entered = span.as_ref().map(tracing::Span::enter);
         let traceparent = plumbing::telemetry::current_traceparent().or_else(|| entry.traceparent.clone());
-        self.outbox.publish(&event, entry.key.as_deref(), traceparent)?;
+        let record = self.outbox.prepare(&event, entry.key.as_deref(), traceparent);
         drop(entered);
         metrics::counter!("holdfast_reserver_decisions_total", "outcome" => event.body.name()).increment(1);
         if let Some(relayed) = relayed {
@@ -332,7 +342,7 @@ impl<'a> Turn<'a> {
             self.outbox
                 .keep(entry.offset, command, entry.key, entry.traceparent, event.decided_at);
         }
-        Ok(())
+        Ok(record)
     }
 
     /// Waits a little for what was published to be read back, so that the next owner finds all decided.
