@@ -15,9 +15,10 @@ kafka_start() {
     sed -e "s|@PORT@|$KAFKA_PORT|g; s|@CONTROLLER_PORT@|$KAFKA_CONTROLLER_PORT|g" -e "s|@DATA@|$home/data|" \
         "$INFRA/kafka/server.properties" >"$properties"
     if [[ ! -f $home/data/meta.properties ]]; then
-        # 16 random bytes in URL-safe base64, without padding: the form that Kafka gives its cluster ids.
+        # 16 random bytes in URL-safe base64, without padding: the form that Kafka gives its cluster ids. One in 64 begins with
+        # a dash, which the tool would take for an option if it were a word of its own.
         java "${KAFKA_JAVA[@]}" -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 kafka.tools.StorageTool format --config "$properties" \
-            --cluster-id "$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d =)" >>"$LOGS/kafka.log" 2>&1 || give_up kafka
+            "--cluster-id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d =)" >>"$LOGS/kafka.log" 2>&1 || give_up kafka
     fi
     daemon kafka env -C "$home" java "${KAFKA_JAVA[@]}" -Xms256m -Xmx512m -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError \
         kafka.Kafka "$properties"
