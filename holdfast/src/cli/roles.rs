@@ -33,6 +33,8 @@ pub struct AllOptions {
     #[command(flatten)]
     expirer: expirer::Options,
     #[command(flatten)]
+    fulfiller: fulfiller::Options,
+    #[command(flatten)]
     pub(super) console: console::Options,
 }
 
@@ -47,6 +49,8 @@ pub enum Role {
     Persister(Box<Settings<persister::Options>>),
     /// Ask for the release of holds that are due
     Expirer(Box<Settings<expirer::Options>>),
+    /// Ship what is paid; `all` serves the orders' calls beside the API
+    Fulfiller(Box<Settings<fulfiller::Options>>),
     /// Serve the console at an address of its own; `all` serves it beside the API
     Console(Box<Settings<console_cli::Alone>>),
     /// Every role in one process; if one fails, all stop
@@ -61,6 +65,7 @@ impl Role {
             Self::Reserver(settings) => serve("reserver", *settings, reserver::run),
             Self::Persister(settings) => serve("persister", *settings, persister::run),
             Self::Expirer(settings) => serve("expirer", *settings, expirer::run),
+            Self::Fulfiller(settings) => serve("fulfiller", *settings, fulfiller::run),
             Self::Console(settings) => serve("console", *settings, console_cli::run),
             Self::All(settings) => serve("holdfast", *settings, all),
         }
@@ -89,6 +94,11 @@ async fn all(connections: Connections, options: AllOptions, context: Context) ->
         ..context
     };
     let console = console_cli::beside(&connections, &options, context.stop.clone())?;
+    let token = options.ingress.token.clone();
+    let orders = fulfiller::router(&connections, move |headers| {
+        token.as_ref().is_none_or(|token| token.is_shown_by(headers))
+    })?;
+    let beside = console.merge(orders);
     let connect = || connections.clone();
     roles.spawn(
         "reserver",
@@ -103,8 +113,12 @@ async fn all(connections: Connections, options: AllOptions, context: Context) ->
         expirer::run(connect(), options.expirer, context.role("expirer")),
     );
     roles.spawn(
+        "fulfiller",
+        fulfiller::run(connect(), options.fulfiller, context.role("fulfiller")),
+    );
+    roles.spawn(
         "ingress",
-        ingress::run_beside(connect(), options.ingress, context.role("ingress"), console),
+        ingress::run_beside(connect(), options.ingress, context.role("ingress"), beside),
     );
     roles.join_all(DRAIN_DEADLINE).await
 }

@@ -14,6 +14,7 @@ mod console;
 mod crash;
 mod dead_letters;
 mod documentation;
+mod fulfilment;
 mod input;
 mod live_stock;
 mod newer;

@@ -1,0 +1,300 @@
+//! From a confirmed hold to a parcel through the whole system: once each, whatever fails in between.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use axum::{Json, Router, extract::State, http::HeaderMap, response::IntoResponse, routing::post};
+use plumbing::{failpoint, id};
+use serde_json::{Value, json};
+use sqlx::Connection as _;
+
+use crate::world::{Answer, Setup, World, play};
+
+/// A carrier with a book, which can be out of order.
+#[derive(Default)]
+struct Carrier {
+    is_down: AtomicBool,
+    asked: AtomicUsize,
+    parcels: Mutex<BTreeMap<String, usize>>,
+}
+
+impl Carrier {
+    /// Opens it, and says where.
+    async fn open() -> (Arc<Self>, String) {
+        let carrier = Arc::new(Self::default());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/ship", listener.local_addr().expect("bound"));
+        let router = Router::new()
+            .route("/ship", post(take))
+            .with_state(Arc::clone(&carrier));
+        // It serves until the test's process ends.
+        drop(plumbing::task::spawn("carrier", async move {
+            axum::serve(listener, router).await
+        }));
+        (carrier, url)
+    }
+
+    fn parcels(&self) -> Vec<usize> {
+        self.parcels.lock().expect("no panic").values().copied().collect()
+    }
+}
+
+async fn take(State(carrier): State<Arc<Carrier>>, headers: HeaderMap) -> axum::response::Response {
+    carrier.asked.fetch_add(1, Ordering::Relaxed);
+    if carrier.is_down.load(Ordering::Relaxed) {
+        return (axum::http::StatusCode::SERVICE_UNAVAILABLE, "on strike").into_response();
+    }
+    let key = headers["idempotency-key"].to_str().expect("text").to_owned();
+    let reference = format!("parcel {key}");
+    carrier.parcels.lock().expect("no panic").entry(key).or_insert(1);
+    Json(json!({"reference": reference})).into_response()
+}
+
+fn setup(carrier: &str) -> Setup {
+    Setup::new()
+        .with("HOLDFAST_FULFILLER_CARRIER", carrier)
+        .with("HOLDFAST_FULFILLER_TICK_MS", 50)
+        .with("HOLDFAST_FULFILLER_WAIT_MS", 50)
+        .with("HOLDFAST_FULFILLER_TIMEOUT_MS", 2_000)
+}
+
+/// A confirmed hold of some units.
+async fn sold(world: &World, sku: &str, quantity: i64) -> String {
+    let answer = world.reserve(&id::random().to_string(), sku, quantity, "ann").await;
+    assert_eq!(answer.status, 201, "{answer:?}");
+    let confirmed = world.confirm(&answer.hold_id()).await;
+    assert_eq!(confirmed.status, 200, "{confirmed:?}");
+    answer.hold_id()
+}
+
+async fn becomes(world: &World, hold_id: &str, state: &str) -> Answer {
+    world
+        .eventually("the order's state", async || {
+            let answer = world.get(&format!("/v1/orders/{hold_id}")).await;
+            match answer.state() == state {
+                true => Ok(answer),
+                false => Err(format!("{answer:?} is not {state}")),
+            }
+        })
+        .await
+}
+
+async fn has_counters(world: &World, sku: &str, wanted: (i64, i64, i64, i64)) {
+    world
+        .eventually("the counters", async || {
+            let counters = world.counters(sku).await;
+            match counters == wanted {
+                true => Ok(()),
+                false => Err(format!("{counters:?} is not {wanted:?}")),
+            }
+        })
+        .await;
+}
+
+async fn number(world: &World, query: &'static str) -> i64 {
+    let url = world.connections.postgres_url.expose();
+    let mut postgres = sqlx::PgConnection::connect(url).await.expect("Postgres answers");
+    sqlx::query_scalar(query)
+        .fetch_one(&mut postgres)
+        .await
+        .expect("a number")
+}
+
+fn because(reason: &str) -> Value {
+    json!({"reason": reason, "actor": "eve"})
+}
+
+#[test]
+fn what_is_paid_is_shipped_once_and_comes_back_at_most_once() {
+    play(async {
+        let world = setup("log").start().await;
+        world.stock("shipped", 10).await;
+        let hold_id = sold(&world, "shipped", 3).await;
+        let order = becomes(&world, &hold_id, "fulfilled").await;
+        assert!(order.body["carrier_reference"].is_string(), "{order:?}");
+        assert_eq!(world.get(&format!("/v1/holds/{hold_id}")).await.state(), "shipped");
+        has_counters(&world, "shipped", (7, 0, 0, 7)).await;
+        assert_eq!(number(&world, "SELECT count(*) FROM carrier_book").await, 1);
+        assert_eq!(number(&world, "SELECT sum(asked) FROM carrier_book").await, 1);
+        let listed = world.get("/v1/orders?state=fulfilled&user_id=ann").await;
+        assert_eq!(listed.body["orders"][0]["hold_id"], hold_id.as_str(), "{listed:?}");
+
+        let path = format!("/v1/orders/{hold_id}/returns");
+        let lines = |quantity: i64| json!({"reason": "too small", "lines": [{"sku": "shipped", "quantity": quantity}]});
+        let above = world.post_keyed(&path, "r-0", &lines(4)).await;
+        assert_eq!((above.status, above.code()), (409, "more_than_shipped"), "{above:?}");
+        for _again in 0..3 {
+            let taken = world.post_keyed(&path, "r-1", &lines(2)).await;
+            assert_eq!(taken.status, 202, "{taken:?}");
+        }
+        let above = world.post_keyed(&path, "r-2", &lines(2)).await;
+        assert_eq!((above.status, above.code()), (409, "more_than_shipped"), "{above:?}");
+        let rest = world.post_keyed(&path, "r-3", &because("all of it")).await;
+        assert_eq!(rest.status, 202, "{rest:?}");
+        has_counters(&world, "shipped", (10, 0, 0, 10)).await;
+        world.assert_verified().await;
+    });
+}
+
+#[test]
+fn a_cart_over_several_lanes_is_one_parcel_with_all_its_lines() {
+    play(async {
+        let world = setup("log").start().await;
+        let skus: Vec<String> = domain::Lane::all(world.lanes)
+            .map(|lane| world.sku_in(lane, &format!("cart-{lane}")))
+            .collect();
+        for sku in &skus {
+            world.stock(sku, 10).await;
+        }
+        let lines: Vec<Value> = skus.iter().map(|sku| json!({"sku": sku, "quantity": 2})).collect();
+        let cart = json!({"lines": lines, "user_id": "ann"});
+        let held = world.post_keyed("/v1/holds", "cart", &cart).await;
+        assert_eq!(held.status, 201, "{held:?}");
+        assert_eq!(world.confirm(&held.hold_id()).await.status, 200);
+        let order = becomes(&world, &held.hold_id(), "fulfilled").await;
+        assert_eq!(
+            order.body["lines"].as_array().map(Vec::len),
+            Some(skus.len()),
+            "{order:?}"
+        );
+        for sku in &skus {
+            has_counters(&world, sku, (8, 0, 0, 8)).await;
+        }
+        assert_eq!(number(&world, "SELECT count(*) FROM orders").await, 1);
+        let carried = "SELECT sum(jsonb_array_length(payload->'lines')) FROM carrier_book";
+        assert_eq!(number(&world, carried).await, i64::try_from(skus.len()).expect("few"));
+        assert_eq!(number(&world, "SELECT count(*) FROM carrier_book").await, 1);
+
+        // What comes back, comes back in the lane of its SKU.
+        let path = format!("/v1/orders/{}/returns", held.hold_id());
+        let taken = world.post_keyed(&path, "r-1", &because("all of it")).await;
+        assert_eq!(taken.status, 202, "{taken:?}");
+        for sku in &skus {
+            has_counters(&world, sku, (10, 0, 0, 10)).await;
+        }
+        world.assert_verified().await;
+    });
+}
+
+#[test]
+fn a_carrier_that_is_down_fills_the_failed_queue_and_a_retry_ships_once() {
+    play(async {
+        let (carrier, url) = Carrier::open().await;
+        let world = setup(&url).start().await;
+        carrier.is_down.store(true, Ordering::Relaxed);
+        world.stock("struck", 10).await;
+        let [served, given_up] = [sold(&world, "struck", 1).await, sold(&world, "struck", 2).await];
+        for hold_id in [&served, &given_up] {
+            let order = becomes(&world, hold_id, "failed").await;
+            assert_eq!(order.body["tries"], 3, "{order:?}");
+        }
+        assert_eq!(carrier.asked.load(Ordering::Relaxed), 6);
+        let queue = world.get("/v1/admin/failed").await;
+        assert_eq!(queue.body["orders"].as_array().map(Vec::len), Some(2), "{queue:?}");
+        let seen = world.get(&format!("/v1/admin/failed/{served}")).await;
+        assert_eq!(seen.body["tries"].as_array().map(Vec::len), Some(3), "{seen:?}");
+        assert!(
+            seen.body["tries"][0]["error"]
+                .as_str()
+                .is_some_and(|e| e.contains("on strike")),
+            "{seen:?}"
+        );
+        assert_eq!(seen.body["tries"][0]["payload"]["hold_id"], served.as_str());
+
+        carrier.is_down.store(false, Ordering::Relaxed);
+        let asked = |what: &str, hold_id: &str| format!("/v1/admin/failed/{hold_id}/{what}");
+        let retried = world.post(&asked("retry", &served), &because("they work again")).await;
+        assert_eq!(retried.status, 200, "{retried:?}");
+        let cancelled = world
+            .post(&asked("cancel", &given_up), &because("the buyer is gone"))
+            .await;
+        assert_eq!(
+            (cancelled.status, cancelled.state()),
+            (200, "cancelled"),
+            "{cancelled:?}"
+        );
+        becomes(&world, &served, "fulfilled").await;
+        has_counters(&world, "struck", (9, 0, 0, 9)).await;
+        assert_eq!(carrier.parcels(), [1]);
+        for (what, hold_id) in [
+            ("retry", &served),
+            ("cancel", &served),
+            ("retry", &given_up),
+            ("cancel", &given_up),
+        ] {
+            let refused = world.post(&asked(what, hold_id), &because("once more")).await;
+            assert_eq!(
+                (refused.status, refused.code()),
+                (409, "wrong_order_state"),
+                "{refused:?}"
+            );
+        }
+        assert_eq!(
+            number(&world, "SELECT count(*) FROM refund_requests WHERE actor = 'eve'").await,
+            1
+        );
+        let audited = "SELECT count(*) FROM audit_log WHERE actor = 'eve' AND action LIKE 'order.%'";
+        assert_eq!(number(&world, audited).await, 2);
+        world.assert_verified().await;
+    });
+}
+
+#[test]
+fn the_janitor_gives_up_what_nobody_looks_after_and_nothing_else() {
+    play(async {
+        let (carrier, url) = Carrier::open().await;
+        let world = setup(&url).with("HOLDFAST_FULFILLER_GIVE_UP_SECONDS", 1).start().await;
+        world.stock("lonely", 10).await;
+        let served = sold(&world, "lonely", 1).await;
+        becomes(&world, &served, "fulfilled").await;
+        carrier.is_down.store(true, Ordering::Relaxed);
+        let lonely = sold(&world, "lonely", 2).await;
+        becomes(&world, &lonely, "cancelled").await;
+        has_counters(&world, "lonely", (9, 0, 0, 9)).await;
+        becomes(&world, &served, "fulfilled").await;
+        let refunds = "SELECT count(*) FROM refund_requests WHERE actor = 'janitor' AND payment_ref = 'payment-1'";
+        assert_eq!(number(&world, refunds).await, 1);
+        assert_eq!(number(&world, "SELECT count(*) FROM refund_requests").await, 1);
+        world.assert_verified().await;
+    });
+}
+
+#[test]
+fn a_fulfiller_killed_between_any_two_steps_ships_once() {
+    play(async {
+        for point in [
+            "fulfiller.leased",
+            "fulfiller.carried",
+            "fulfiller.recorded",
+            "fulfiller.asked",
+        ] {
+            let (carrier, url) = Carrier::open().await;
+            let world = setup(&url)
+                .with("HOLDFAST_FULFILLER_TIMEOUT_MS", 100)
+                .with(failpoint::VARIABLE, point)
+                .start()
+                .await;
+            world.stock("killed", 10).await;
+            let answer = world.reserve("k", "killed", 2, "ann").await;
+            // The process may end before this is answered, but not before it is decided.
+            let _cut_off = world
+                .try_request(world.posting(
+                    &format!("/v1/holds/{}/confirm", answer.hold_id()),
+                    &json!({"payment_ref": "p"}),
+                ))
+                .await;
+            world.wait("all").await;
+            world.spawn_with("all", &[(failpoint::VARIABLE, "")]).await;
+            world.ready().await;
+            becomes(&world, &answer.hold_id(), "fulfilled").await;
+            has_counters(&world, "killed", (8, 0, 0, 8)).await;
+            assert_eq!(carrier.parcels(), [1], "{point}");
+            world.assert_verified().await;
+        }
+    });
+}
