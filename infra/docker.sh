@@ -88,3 +88,25 @@ docker_wipe() {
     ticking "containers and their volumes" "$LOGS/docker.log" docker_compose down -v --remove-orphans
     wipe "$1"
 }
+
+# on_docker <command> <dist> <services...>: containers for the engines. Stripe's stand-in has no image: it is a process here too.
+on_docker() {
+    local command=$1 dist=$2 service containers=() has_stand_in=no failed=0
+    shift 2
+    for service in "$@"; do
+        if [[ $service == stripe ]]; then has_stand_in=yes; else containers+=("$service"); fi
+    done
+    case $command in
+    wipe) stop_one stripe; docker_wipe "$dist"; return ;;
+    status) ((${#containers[@]} == 0)) || docker_status "$dist" "${containers[@]}" || failed=1 ;;
+    *) ((${#containers[@]} == 0)) || docker_"$command" "$dist" "${containers[@]}" ;;
+    esac
+    if [[ $has_stand_in == yes ]]; then
+        case $command in
+        start | stop | kill) "${command}_one" stripe ;;
+        restart) stop_one stripe; start_one stripe ;;
+        status) status_one stripe || failed=1 ;;
+        esac
+    fi
+    return $failed
+}

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # `infra/services.sh install`: fetches what is missing, and nothing else. Under a second when all is there.
 #
-# In     this machine, Debian's packages, Maven Central
+# In     this machine, Debian's packages, Maven Central, PyPI
 # Out    commands on the PATH; $DIST/kafka-<version>/ (jars) and $DIST/registry-<version>/ (unpacked)
 # Owns   $DIST; whatever is complete there was moved into place in one step, so its presence is its proof
 
@@ -120,6 +120,13 @@ install_all() {
             [[ -d $REGISTRY_HOME ]] || fetch_registry
             exec 8>&-
         fi
+    fi
+    if ! stripe_is_installed; then
+        mkdir -p -- "$DIST"
+        exec 8>"$DIST/.lock" # As above.
+        flock 8
+        stripe_is_installed || fetch_stripe
+        exec 8>&-
     fi
     ok "all that the services need is installed ($(seconds_since "$begun"))"
 }

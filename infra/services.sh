@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # The engines under Holdfast: Kafka, schema registry, Redis, Postgres, as local processes or as containers.
 #
-#   infra/services.sh install | start | stop | kill | restart | status | wipe [--dist] | env   [kafka] [registry] [redis] [postgres]
+#   infra/services.sh install | start | stop | kill | restart | status | wipe [--dist] | env   [kafka] [registry] [redis] [postgres] [stripe]
+#
+# stripe is the local stand-in (PyPI's localstripe): a native process, whatever the others are.
 #
 # Containers (infra/compose.yaml) where a Docker engine answers, else native processes; HOLDFAST_NATIVE=1 forces native.
 # State, logs and pids are under HOLDFAST_STATE (default <repository>/.holdfast), so several sets can run side by side.
@@ -13,18 +15,18 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$INFRA/install.sh"
 # shellcheck source=infra/docker.sh
 source "$INFRA/docker.sh"
-for service in kafka registry redis postgres; do
+for service in kafka registry redis postgres stripe; do
     # shellcheck source=/dev/null
     source "$INFRA/$service/service.sh"
 done
 
-ALL=(kafka registry redis postgres) # In the order of their needs: the registry keeps its schemas in Kafka.
+ALL=(kafka registry redis postgres stripe) # In the order of their needs: the registry keeps its schemas in Kafka.
 
 usage() {
     sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"
     cat <<EOF
 
-  install   fetch what is missing: Debian packages, Kafka and the registry from Maven Central (native only)
+  install   fetch what is missing: Debian packages, Stripe's stand-in from PyPI; native only: Kafka and the registry from Maven Central
   start     start and wait until ready; what already runs is left alone, and data is kept
   stop      ask to stop, then kill          kill      SIGKILL at once, to see it come back
   status    who runs where; exit 1 unless all run
@@ -32,7 +34,7 @@ usage() {
   env       shell exports of the endpoints, as the holdfast binary reads them
 
   ports     HOLDFAST_KAFKA_PORT=$KAFKA_PORT HOLDFAST_KAFKA_CONTROLLER_PORT=$KAFKA_CONTROLLER_PORT HOLDFAST_REGISTRY_PORT=$REGISTRY_PORT
-            HOLDFAST_REDIS_PORT=$REDIS_PORT HOLDFAST_POSTGRES_PORT=$POSTGRES_PORT
+            HOLDFAST_REDIS_PORT=$REDIS_PORT HOLDFAST_POSTGRES_PORT=$POSTGRES_PORT HOLDFAST_STRIPE_PORT=$STRIPE_PORT
   state     HOLDFAST_STATE=$STATE
   fetched   HOLDFAST_DIST=$DIST
 EOF
@@ -112,7 +114,7 @@ wipe() {
     ! pid_of holdfast >/dev/null || die "holdfast still runs on $STATE" "./run --stop, or all at once: ./run --wipe"
     postgres_wipe
     # Not the whole folder: HOLDFAST_STATE may name one that holds other things too, and dist usually lies in it.
-    for part in kafka registry redis postgres logs pids engine .lock; do rm -rf -- "${STATE:?}/$part"; done
+    for part in kafka registry redis postgres stripe logs pids engine .lock; do rm -rf -- "${STATE:?}/$part"; done
     if [[ $everything == yes ]]; then rm -rf -- "$DIST"; fi
     rmdir -- "$STATE" 2>/dev/null || true
     ok "state deleted: $STATE"
@@ -124,6 +126,8 @@ export HOLDFAST_KAFKA_BROKERS=127.0.0.1:$KAFKA_PORT
 export HOLDFAST_REGISTRY_URL=http://127.0.0.1:$REGISTRY_PORT/apis/ccompat/v7
 export HOLDFAST_REDIS_URL=redis://127.0.0.1:$REDIS_PORT
 export HOLDFAST_POSTGRES_URL=postgres://holdfast:holdfast@127.0.0.1:$POSTGRES_PORT/holdfast
+export HOLDFAST_STRIPE_URL=${HOLDFAST_STRIPE_URL:-http://127.0.0.1:$STRIPE_PORT}
+export STRIPE_WEBHOOK_SECRET=${STRIPE_WEBHOOK_SECRET:-whsec_holdfast_local}
 EOF
 }
 
@@ -133,7 +137,7 @@ main() {
     shift || true
     for argument in "$@"; do
         case $argument in
-        kafka | registry | redis | postgres) services+=("$argument") ;;
+        kafka | registry | redis | postgres | stripe) services+=("$argument") ;;
         --dist) [[ $command == wipe ]] || die "--dist goes with wipe"; dist=yes ;;
         *) die "unknown service: $argument" "services: ${ALL[*]}" ;;
         esac
@@ -151,7 +155,7 @@ main() {
     local engine
     engine=$(choose_engine "$command") || exit 1
     if [[ $engine == docker && $command != install ]]; then
-        docker_"$command" "$dist" "${services[@]}"
+        on_docker "$command" "$dist" "${services[@]}"
         return
     fi
     case $command in

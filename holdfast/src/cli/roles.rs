@@ -35,6 +35,8 @@ pub struct AllOptions {
     #[command(flatten)]
     fulfiller: fulfiller::Options,
     #[command(flatten)]
+    checkout: checkout::Options,
+    #[command(flatten)]
     pub(super) console: console::Options,
 }
 
@@ -51,6 +53,8 @@ pub enum Role {
     Expirer(Box<Settings<expirer::Options>>),
     /// Ship what is paid; `all` serves the orders' calls beside the API
     Fulfiller(Box<Settings<fulfiller::Options>>),
+    /// Bring payments to their end; `all` serves the calls of checkout beside the API
+    Checkout(Box<Settings<checkout::Options>>),
     /// Serve the console at an address of its own; `all` serves it beside the API
     Console(Box<Settings<console_cli::Alone>>),
     /// Every role in one process; if one fails, all stop
@@ -66,6 +70,7 @@ impl Role {
             Self::Persister(settings) => serve("persister", *settings, persister::run),
             Self::Expirer(settings) => serve("expirer", *settings, expirer::run),
             Self::Fulfiller(settings) => serve("fulfiller", *settings, fulfiller::run),
+            Self::Checkout(settings) => serve("checkout", *settings, checkout::run),
             Self::Console(settings) => serve("console", *settings, console_cli::run),
             Self::All(settings) => serve("holdfast", *settings, all),
         }
@@ -98,7 +103,9 @@ async fn all(connections: Connections, options: AllOptions, context: Context) ->
     let orders = fulfiller::router(&connections, move |headers| {
         token.as_ref().is_none_or(|token| token.is_shown_by(headers))
     })?;
-    let beside = console.merge(orders);
+    let token = options.ingress.token.as_ref().map(|token| token.expose().to_owned());
+    let payments = checkout::Checkout::new(&connections, options.checkout, token, context.role("checkout"))?;
+    let beside = console.merge(orders).merge(payments.router());
     let connect = || connections.clone();
     roles.spawn(
         "reserver",
@@ -112,6 +119,7 @@ async fn all(connections: Connections, options: AllOptions, context: Context) ->
         "expirer",
         expirer::run(connect(), options.expirer, context.role("expirer")),
     );
+    roles.spawn("checkout", payments.run());
     roles.spawn(
         "fulfiller",
         fulfiller::run(connect(), options.fulfiller, context.role("fulfiller")),

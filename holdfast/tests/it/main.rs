@@ -10,6 +10,7 @@ mod world;
 
 mod answers;
 mod carts;
+mod checkout;
 mod console;
 mod crash;
 mod dead_letters;

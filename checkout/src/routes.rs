@@ -1,0 +1,194 @@
+//! The calls: prices, the beginning of a payment, what became of it, and Stripe's webhook.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, Path, Request, State},
+    http::{StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+};
+use domain::{HoldId, Sku, Tenant};
+use plumbing::task;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{
+    Shared,
+    begin::{self, Problem},
+    store::{self, Payment},
+    webhook,
+};
+
+type App = State<Arc<Shared>>;
+
+/// The webhook shows a signature, everything else the token.
+pub(crate) fn router(shared: Arc<Shared>) -> Router {
+    let guarded = Router::new()
+        .route("/v1/prices/{sku}", get(get_price).put(put_price))
+        .route("/v1/holds/{hold_id}/checkout", post(checkout))
+        .route("/v1/holds/{hold_id}/payment", get(payment))
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard));
+    Router::new()
+        .route("/v1/webhooks/stripe", post(webhook::receive))
+        .merge(guarded)
+        .layer(DefaultBodyLimit::max(256 * 1024))
+        .with_state(shared)
+}
+
+async fn guard(State(shared): App, request: Request, next: Next) -> Response {
+    let shown = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .map(|value| value.as_bytes());
+    let is_welcome = shared.token.as_ref().is_none_or(|token| {
+        let shown = shown.and_then(|value| value.split_at_checked("Bearer ".len()));
+        shown.is_some_and(|(scheme, shown)| scheme.eq_ignore_ascii_case(b"Bearer ") && same(shown, token.as_bytes()))
+    });
+    match is_welcome {
+        true => next.run(request).await,
+        false => problem(StatusCode::UNAUTHORIZED, "unauthorized", "a bearer token is needed"),
+    }
+}
+
+/// Takes the same time wherever the first difference is.
+fn same(shown: &[u8], token: &[u8]) -> bool {
+    let differences = shown.iter().zip(token).fold(0, |all, (a, b)| all | (a ^ b));
+    shown.len() == token.len() && std::hint::black_box(differences) == 0
+}
+
+fn problem(status: StatusCode, code: &str, detail: &str) -> Response {
+    let body = json!({"type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(),
+        "code": code, "detail": detail});
+    let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+    (status, kind, body.to_string()).into_response()
+}
+
+impl Problem {
+    fn answer(&self) -> Response {
+        let (status, code) = match self {
+            Self::NoHold => (StatusCode::NOT_FOUND, "hold_not_found"),
+            Self::Closed(_) => (StatusCode::CONFLICT, "hold_closed"),
+            Self::SeveralLanes => (StatusCode::UNPROCESSABLE_ENTITY, "several_lanes"),
+            Self::NoPrice => (StatusCode::UNPROCESSABLE_ENTITY, "no_price"),
+            Self::Later(_) | Self::Failed(_) => (StatusCode::SERVICE_UNAVAILABLE, "try_again"),
+        };
+        let mut answer = problem(status, code, &self.to_string());
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            answer
+                .headers_mut()
+                .insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+        }
+        answer
+    }
+}
+
+fn failed(error: impl Into<anyhow::Error>) -> Response {
+    Problem::Failed(error.into()).answer()
+}
+
+fn invalid(detail: &str) -> Response {
+    problem(StatusCode::BAD_REQUEST, "invalid", detail)
+}
+
+fn tenant() -> Tenant {
+    Tenant::parse("default").expect("our own tenant is legal")
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Price {
+    amount: i64,
+    currency: String,
+}
+
+async fn put_price(State(shared): App, Path(sku): Path<String>, body: Bytes) -> Response {
+    let Ok(sku) = Sku::parse(&sku) else {
+        return invalid("sku: is not one");
+    };
+    let Ok(price) = serde_json::from_slice::<Price>(&body) else {
+        return invalid("the body must be {\"amount\": units of the smallest coin, \"currency\": \"eur\"}");
+    };
+    // Stripe's own limits: eight digits, three small letters.
+    let is_currency = price.currency.len() == 3 && price.currency.bytes().all(|byte| byte.is_ascii_lowercase());
+    if !(1..=99_999_999).contains(&price.amount) || !is_currency {
+        return invalid("amount: 1 to 99999999; currency: three small letters");
+    }
+    match store::set_price(&shared.pool, &tenant(), sku.as_str(), price.amount, &price.currency).await {
+        Ok(()) => price_body(&sku, price.amount, &price.currency),
+        Err(error) => failed(error),
+    }
+}
+
+async fn get_price(State(shared): App, Path(sku): Path<String>) -> Response {
+    let Ok(sku) = Sku::parse(&sku) else {
+        return invalid("sku: is not one");
+    };
+    match store::price(&shared.pool, &tenant(), sku.as_str()).await {
+        Ok(Some((amount, currency))) => price_body(&sku, amount, &currency),
+        Ok(None) => problem(StatusCode::NOT_FOUND, "no_price", "this SKU has no price"),
+        Err(error) => failed(error),
+    }
+}
+
+fn price_body(sku: &Sku, amount: i64, currency: &str) -> Response {
+    Json(json!({"sku": sku.as_str(), "amount": amount, "currency": currency})).into_response()
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct Begin {
+    capture_method: Option<String>,
+}
+
+async fn checkout(State(shared): App, Path(hold_id): Path<String>, body: Bytes) -> Response {
+    let Ok(hold_id) = HoldId::parse(&hold_id) else {
+        return invalid("hold_id: is not one");
+    };
+    let asked = match body.is_empty() {
+        true => Ok(Begin::default()),
+        false => serde_json::from_slice::<Begin>(&body),
+    };
+    let method = match asked.map(|asked| asked.capture_method.unwrap_or_else(|| "automatic".to_owned())) {
+        Ok(method) if method == "automatic" || method == "manual" => method,
+        _ => return invalid("capture_method: must be automatic or manual"),
+    };
+    // A task: a caller who hangs up does not stop a payment half-way.
+    let beginning = task::spawn("checkout-begin", async move {
+        begin::begin(&shared, hold_id, &method).await
+    });
+    match beginning.await {
+        Ok(Ok(payment)) => Json(shown(&payment, true)).into_response(),
+        Ok(Err(problem)) => problem.answer(),
+        Err(error) => failed(error),
+    }
+}
+
+async fn payment(State(shared): App, Path(hold_id): Path<String>) -> Response {
+    let Ok(hold_id) = HoldId::parse(&hold_id) else {
+        return invalid("hold_id: is not one");
+    };
+    match store::newest(&shared.pool, hold_id).await {
+        Ok(Some(payment)) => Json(shown(&payment, false)).into_response(),
+        Ok(None) => problem(StatusCode::NOT_FOUND, "no_payment", "no payment of this hold was begun"),
+        Err(error) => failed(error),
+    }
+}
+
+fn shown(payment: &Payment, with_secret: bool) -> Value {
+    let mut body = json!({
+        "payment_ref": payment.payment_ref, "hold_id": payment.hold_id.to_string(), "intent_id": payment.intent_id,
+        "amount": payment.amount, "currency": payment.currency, "capture_method": payment.capture_method,
+    });
+    match with_secret {
+        true => body["client_secret"] = payment.client_secret.clone().into(),
+        false => {
+            body["state"] = payment.state.name().into();
+            body["retaken_hold_id"] = payment.retaken.map(|hold_id| hold_id.to_string()).into();
+        }
+    }
+    body
+}

@@ -1,0 +1,291 @@
+//! The role's tables, and its view of the picture.
+
+use domain::{
+    HoldId, HoldState, Millis, Tenant,
+    payment::{PaymentState, Served},
+};
+use plumbing::time;
+use schemas::picture::{self, StoredHold};
+use sqlx::{PgPool, Row, postgres::PgRow};
+use uuid::Uuid;
+
+/// One payment.
+#[derive(Debug, Clone)]
+pub(crate) struct Payment {
+    pub(crate) payment_ref: String,
+    pub(crate) hold_id: HoldId,
+    pub(crate) hold_attempt: i64,
+    pub(crate) state: PaymentState,
+    pub(crate) intent_id: Option<String>,
+    pub(crate) client_secret: Option<String>,
+    pub(crate) amount: i64,
+    pub(crate) currency: String,
+    pub(crate) capture_method: String,
+    pub(crate) retaken: Option<HoldId>,
+    pub(crate) news: i64,
+    pub(crate) tries: i32,
+}
+
+impl Payment {
+    fn read(row: &PgRow) -> anyhow::Result<Self> {
+        let state: &str = row.try_get("state")?;
+        let hold = |id: Uuid| HoldId::parse(&id.to_string());
+        Ok(Self {
+            payment_ref: row.try_get("payment_ref")?,
+            hold_id: hold(row.try_get("hold_id")?)?,
+            hold_attempt: row.try_get("hold_attempt")?,
+            state: PaymentState::from_name(state).ok_or_else(|| anyhow::anyhow!("a payment in state {state}"))?,
+            intent_id: row.try_get("intent_id")?,
+            client_secret: row.try_get("client_secret")?,
+            amount: row.try_get("amount")?,
+            currency: row.try_get("currency")?,
+            capture_method: row.try_get("capture_method")?,
+            retaken: row
+                .try_get::<Option<Uuid>, _>("retaken_hold_id")?
+                .map(hold)
+                .transpose()?,
+            news: row.try_get("news")?,
+            tries: row.try_get("tries")?,
+        })
+    }
+}
+
+/// The newest payment of a hold id.
+pub(crate) async fn newest(pool: &PgPool, hold_id: HoldId) -> anyhow::Result<Option<Payment>> {
+    let query = "SELECT * FROM payments WHERE hold_id = $1 ORDER BY attempt DESC LIMIT 1";
+    let row = sqlx::query(query).bind(hold_id.uuid()).fetch_optional(pool).await?;
+    row.as_ref().map(Payment::read).transpose()
+}
+
+/// What a hold costs: of every line its price, or none when a price is missing or currencies differ.
+pub(crate) async fn price_of(pool: &PgPool, stored: &StoredHold) -> anyhow::Result<Option<(i64, String)>> {
+    let mut sum: Option<(i64, String)> = None;
+    for (sku, quantity) in &stored.hold.lines {
+        let Some((amount, currency)) = price(pool, &stored.hold.tenant, sku.as_str()).await? else {
+            return Ok(None);
+        };
+        let Some(line) = amount.checked_mul(*quantity) else {
+            return Ok(None);
+        };
+        sum = match sum {
+            None => Some((line, currency)),
+            Some((before, same)) if same == currency => before.checked_add(line).map(|sum| (sum, same)),
+            Some(_) => None,
+        };
+        if sum.is_none() {
+            return Ok(None);
+        }
+    }
+    Ok(sum)
+}
+
+pub(crate) async fn price(pool: &PgPool, tenant: &Tenant, sku: &str) -> Result<Option<(i64, String)>, sqlx::Error> {
+    sqlx::query_as("SELECT amount, currency FROM prices WHERE tenant = $1 AND sku = $2")
+        .bind(tenant.as_str())
+        .bind(sku)
+        .fetch_optional(pool)
+        .await
+}
+
+pub(crate) async fn set_price(
+    pool: &PgPool,
+    tenant: &Tenant,
+    sku: &str,
+    amount: i64,
+    currency: &str,
+) -> Result<(), sqlx::Error> {
+    let query = "INSERT INTO prices VALUES ($1, $2, $3, $4, $5) ON CONFLICT (tenant, sku) \
+                 DO UPDATE SET amount = excluded.amount, currency = excluded.currency, changed_at = excluded.changed_at";
+    sqlx::query(query)
+        .bind(tenant.as_str())
+        .bind(sku)
+        .bind(amount)
+        .bind(currency)
+        .bind(time::now_ms())
+        .execute(pool)
+        .await
+        .map(drop)
+}
+
+/// Writes a new payment down before the log hears of it. False: another one of this hold is open.
+pub(crate) async fn insert(
+    pool: &PgPool,
+    payment: &Payment,
+    attempt: i32,
+    its_maker_has: Millis,
+) -> Result<bool, sqlx::Error> {
+    let now = time::now_ms();
+    let query = "INSERT INTO payments (payment_ref, hold_id, hold_attempt, attempt, state, amount, currency, \
+                 capture_method, created_at, updated_at, next_at) \
+                 VALUES ($1, $2, $3, $4, 'beginning', $5, $6, $7, $8, $8, $9) ON CONFLICT DO NOTHING";
+    let done = sqlx::query(query)
+        .bind(&payment.payment_ref)
+        .bind(payment.hold_id.uuid())
+        .bind(payment.hold_attempt)
+        .bind(attempt)
+        .bind(payment.amount)
+        .bind(&payment.currency)
+        .bind(&payment.capture_method)
+        .bind(now)
+        .bind(now + its_maker_has)
+        .execute(pool)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// The next number of a payment of a hold.
+pub(crate) async fn next_attempt(pool: &PgPool, hold_id: HoldId) -> Result<i32, sqlx::Error> {
+    sqlx::query_scalar("SELECT coalesce(max(attempt), 0) + 1 FROM payments WHERE hold_id = $1")
+        .bind(hold_id.uuid())
+        .fetch_one(pool)
+        .await
+}
+
+/// The buyer may pay from here on. False: the worker has given the payment up meanwhile.
+pub(crate) async fn open(pool: &PgPool, payment_ref: &str, intent: &str, secret: &str) -> Result<bool, sqlx::Error> {
+    let query = "UPDATE payments SET state = 'pending', intent_id = $2, client_secret = $3, updated_at = $4, next_at = $4 \
+                 WHERE payment_ref = $1 AND state = 'beginning'";
+    let done = sqlx::query(query)
+        .bind(payment_ref)
+        .bind(intent)
+        .bind(secret)
+        .bind(time::now_ms())
+        .execute(pool)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Moves a payment on; what has moved meanwhile stays.
+pub(crate) async fn change(
+    pool: &PgPool,
+    payment_ref: &str,
+    from: PaymentState,
+    to: PaymentState,
+) -> Result<bool, sqlx::Error> {
+    let query = "UPDATE payments SET state = $3, updated_at = $4 WHERE payment_ref = $1 AND state = $2";
+    let done = sqlx::query(query)
+        .bind(payment_ref)
+        .bind(from.name())
+        .bind(to.name())
+        .bind(time::now_ms())
+        .execute(pool)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub(crate) async fn retake(pool: &PgPool, payment_ref: &str, hold_id: HoldId) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE payments SET retaken_hold_id = $2 WHERE payment_ref = $1")
+        .bind(payment_ref)
+        .bind(hold_id.uuid())
+        .execute(pool)
+        .await
+        .map(drop)
+}
+
+/// Takes a due payment for the time of the lease.
+pub(crate) async fn lease(pool: &PgPool, lease_ms: Millis) -> anyhow::Result<Option<Payment>> {
+    let query = "UPDATE payments SET next_at = $2 WHERE payment_ref = (SELECT payment_ref FROM payments \
+                 WHERE state IN ('beginning', 'pending', 'aborting', 'returning') AND next_at <= $1 \
+                 ORDER BY next_at LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING *";
+    let now = time::now_ms();
+    let row = sqlx::query(query)
+        .bind(now)
+        .bind(now + lease_ms)
+        .fetch_optional(pool)
+        .await?;
+    row.as_ref().map(Payment::read).transpose()
+}
+
+/// Gives a payment back until `next_at`, or until now when there was news.
+pub(crate) async fn release(
+    pool: &PgPool,
+    payment: &Payment,
+    next_at: Millis,
+    step: Option<&str>,
+    error: Option<&str>,
+) -> Result<(), sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let query =
+        "UPDATE payments SET next_at = CASE WHEN news = $2 THEN $3 ELSE 0 END, tries = $4 WHERE payment_ref = $1";
+    sqlx::query(query)
+        .bind(&payment.payment_ref)
+        .bind(payment.news)
+        .bind(next_at)
+        .bind(if error.is_some() {
+            payment.tries.saturating_add(1)
+        } else {
+            0
+        })
+        .execute(&mut *transaction)
+        .await?;
+    if step.is_some() || error.is_some() {
+        sqlx::query("INSERT INTO payment_steps (payment_ref, step, error, at) VALUES ($1, $2, $3, $4)")
+            .bind(&payment.payment_ref)
+            .bind(step.unwrap_or("look"))
+            .bind(error)
+            .bind(time::now_ms())
+            .execute(&mut *transaction)
+            .await?;
+    }
+    transaction.commit().await
+}
+
+/// Stores an event once, and makes its payment due.
+pub(crate) async fn note_event(
+    pool: &PgPool,
+    event_id: &str,
+    kind: &str,
+    intent_id: Option<&str>,
+) -> Result<(), sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let query = "INSERT INTO webhook_events VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
+    let stored = sqlx::query(query)
+        .bind(event_id)
+        .bind(kind)
+        .bind(intent_id)
+        .bind(time::now_ms())
+        .execute(&mut *transaction)
+        .await?;
+    if stored.rows_affected() == 1 {
+        sqlx::query("UPDATE payments SET news = news + 1, next_at = 0 WHERE intent_id = $1")
+            .bind(intent_id)
+            .execute(&mut *transaction)
+            .await?;
+    }
+    transaction.commit().await
+}
+
+/// Whether the log says that a payment has to go back.
+pub(crate) async fn is_refund_required(pool: &PgPool, payment: &Payment) -> Result<bool, sqlx::Error> {
+    let query = "SELECT EXISTS (SELECT 1 FROM required_refunds WHERE hold_id = $1 AND payment_ref = $2)";
+    sqlx::query_scalar(query)
+        .bind(payment.hold_id.uuid())
+        .bind(&payment.payment_ref)
+        .fetch_one(pool)
+        .await
+}
+
+/// A hold as a payment of it sees it. `attempt`: only that hold of its id.
+pub(crate) async fn served(
+    pool: &PgPool,
+    hold_id: HoldId,
+    attempt: Option<i64>,
+    payment_ref: &str,
+) -> anyhow::Result<Served> {
+    let Some(stored) = picture::find_hold(pool, hold_id).await? else {
+        return Ok(Served::Unknown);
+    };
+    let terms = &stored.hold.terms;
+    let is_ours = terms
+        .payment_ref
+        .as_ref()
+        .is_some_and(|payment| payment.as_str() == payment_ref);
+    Ok(match terms.state {
+        _ if attempt.is_some_and(|attempt| attempt != terms.attempt) => Served::Over,
+        HoldState::Held => Served::Open,
+        HoldState::Paying if is_ours => Served::Open,
+        HoldState::Paying => Served::Busy,
+        HoldState::Confirmed | HoldState::Shipped if is_ours => Served::Ours,
+        _ => Served::Over,
+    })
+}

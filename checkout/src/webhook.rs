@@ -1,0 +1,44 @@
+//! `POST /v1/webhooks/stripe`: an event that is signed, of the right mode, and stored before the 200.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+};
+use plumbing::time;
+use serde_json::Value;
+
+use crate::{Shared, signature, store};
+
+pub(crate) async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    let Some(secret) = &shared.options.stripe_webhook_secret else {
+        return StatusCode::SERVICE_UNAVAILABLE; // Stripe sends it again, when somebody has set the secret.
+    };
+    let header = headers.get("stripe-signature").and_then(|value| value.to_str().ok());
+    if !header.is_some_and(|header| signature::is_good(header, &body, secret.expose(), time::now_ms() / 1_000)) {
+        return StatusCode::BAD_REQUEST;
+    }
+    let Ok(event) = serde_json::from_slice::<Value>(&body) else {
+        return StatusCode::BAD_REQUEST;
+    };
+    let (Some(id), Some(kind)) = (event["id"].as_str(), event["type"].as_str()) else {
+        return StatusCode::BAD_REQUEST;
+    };
+    if event["livemode"].as_bool().unwrap_or(false) != shared.stripe.is_live() {
+        return StatusCode::BAD_REQUEST;
+    }
+    let object = &event["data"]["object"];
+    let intent = match object["object"].as_str() {
+        Some("payment_intent") => object["id"].as_str(),
+        _ => object["payment_intent"].as_str(),
+    };
+    match store::note_event(&shared.pool, id, kind, intent).await {
+        Ok(()) => StatusCode::OK,
+        Err(error) => {
+            tracing::warn!(%error, "a webhook could not be stored; Stripe sends it again");
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+    }
+}
