@@ -12,7 +12,8 @@ use crate::{
     fingerprint::Fingerprint,
     hold::{HoldState, Payment, Step},
     ids::HoldId,
-    relay,
+    limits, relay,
+    request::RequestMark,
     stock::Stock,
     values::{Key, Millis, Sku, Tenant, Text, UserId},
 };
@@ -88,6 +89,8 @@ pub struct Ledger {
     pub commands: HashMap<(Tenant, Key), Remembered>,
     /// Applied sources of forwarded commands, with the log time when they were applied.
     pub sources: HashMap<Source, Millis>,
+    /// Requests whose records must not be decided again, with the log time of their outcomes.
+    pub requests: HashMap<RequestMark, Millis>,
 }
 
 /// How one line's counters moved.
@@ -136,6 +139,9 @@ impl Ledger {
         })?;
         if let Some(source) = &event.source {
             self.sources.insert(source.clone(), event.decided_at);
+        }
+        if let Some(mark) = RequestMark::ended_by(event) {
+            self.requests.insert(mark, event.decided_at);
         }
         Ok(())
     }
@@ -440,7 +446,7 @@ impl Ledger {
     }
 
     /// Drops what a lane no longer remembers at log time `now`: holds that nothing can change any more, command ids and
-    /// sources, each `remember_ms` after its last change.
+    /// sources, each `remember_ms` after its last change, and requests after [`limits::REMEMBER_REQUEST_MS`].
     pub fn forget(&mut self, now: Millis, remember_ms: Millis) {
         let keep = |at: Millis| at + remember_ms > now;
         self.holds
@@ -452,6 +458,7 @@ impl Ledger {
         });
         self.commands.retain(|_, remembered| keep(remembered.at));
         self.sources.retain(|_, at| keep(*at));
+        self.requests.retain(|_, at| *at + limits::REMEMBER_REQUEST_MS > now);
     }
 }
 

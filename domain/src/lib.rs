@@ -17,6 +17,7 @@ pub mod order;
 pub mod payment;
 pub mod refusal;
 pub mod relay;
+pub mod request;
 pub mod stock;
 pub mod values;
 
@@ -31,5 +32,6 @@ pub use lane::Lane;
 pub use ledger::{Contradiction, Ledger};
 pub use order::{OrderState, OrderStep};
 pub use refusal::Reason;
+pub use request::RequestMark;
 pub use stock::{SkuPolicy, Stock};
 pub use values::{Invalid, Key, Line, Lines, Millis, Quantity, Sku, Tenant, Text, UserId};

@@ -28,6 +28,9 @@ pub const PAYMENT_CAP_MS_MIN: i64 = 1;
 pub const RELAY_MS_DEFAULT: i64 = 10 * 1_000;
 /// How long an ended hold, an applied command id and a forwarded command's source are remembered, in log milliseconds.
 pub const REMEMBER_MS_DEFAULT: i64 = 24 * 60 * 60 * 1_000;
+/// How long a request that was refused is remembered, in log milliseconds: as long as a producer may try to write one record (the
+/// Java client's delivery.timeout.ms; ours give up after 10 s).
+pub const REMEMBER_REQUEST_MS: i64 = 2 * 60 * 1_000;
 /// Lanes fit the twelve bits that a hold id gives them.
 pub const LANES_MAX: u16 = 4096;
 

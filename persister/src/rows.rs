@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 
 use domain::{
-    Event, EventBody, EventLine, Fingerprint, HoldId, HoldTerms, Lane, PartId, PartStep, PartTerms, Reason, Shortage,
-    Sku, SkuPolicy, Source, Tenant, UserId, relay,
+    Event, EventBody, EventLine, Fingerprint, HoldId, HoldTerms, Lane, PartId, PartStep, PartTerms, Reason,
+    RequestMark, Shortage, Sku, SkuPolicy, Source, Tenant, UserId, relay,
 };
 use serde_json::json;
 
@@ -113,6 +113,7 @@ pub(crate) struct Rows<'a> {
     pub(crate) counted: HashMap<(&'a Tenant, &'a Sku, &'a UserId), i64>,
     pub(crate) commands: HashMap<(&'a Tenant, &'a str), (Fingerprint, i64)>,
     pub(crate) sources: HashMap<&'a Source, i64>,
+    pub(crate) requests: Vec<(RequestMark, i64)>,
     pub(crate) movements: Vec<MovementRow<'a>>,
     pub(crate) orders: Vec<OrderRow<'a>>,
     pub(crate) refunds: Vec<RefundRow<'a>>,
@@ -138,6 +139,7 @@ impl<'a> Rows<'a> {
             + self.counted.len()
             + self.commands.len()
             + self.sources.len()
+            + self.requests.len()
             + self.movements.len()
             + self.orders.len()
             + self.refunds.len()
@@ -148,6 +150,8 @@ impl<'a> Rows<'a> {
         if let Some(source) = &event.source {
             self.sources.insert(source, event.decided_at);
         }
+        let request = RequestMark::ended_by(event).map(|mark| (mark, event.decided_at));
+        self.requests.extend(request);
         match &event.body {
             EventBody::HoldCreated if relay::decides_pending(event) => self.hold(event, None),
             EventBody::HoldCreated | EventBody::HoldPending => {

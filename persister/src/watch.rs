@@ -18,6 +18,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const PRUNE_EVERY: Duration = Duration::from_secs(60 * 60);
 const PRUNE_ROWS: i64 = 5_000;
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+/// How long refused requests are kept: longer than any lane remembers them, because this clock is not the log's.
+const REFUSED_KEPT_MS: i64 = 60 * 60 * 1_000;
+const _: () = assert!(REFUSED_KEPT_MS > domain::limits::REMEMBER_REQUEST_MS);
 
 /// The next offset of each lane that this persister works on.
 #[derive(Debug, Default)]
@@ -125,11 +128,23 @@ async fn prune(pool: &PgPool, before: i64, stop: &Stop) -> Result<u64, sqlx::Err
             }
         }
     }
-    for remembered in [
-        "DELETE FROM remembered_commands WHERE ctid = ANY(ARRAY(\
-         SELECT ctid FROM remembered_commands WHERE applied_at < $1 LIMIT $2))",
-        "DELETE FROM remembered_sources WHERE ctid = ANY(ARRAY(\
-         SELECT ctid FROM remembered_sources WHERE applied_at < $1 LIMIT $2))",
+    let refused_before = time::now_ms() - REFUSED_KEPT_MS;
+    for (remembered, before) in [
+        (
+            "DELETE FROM remembered_commands WHERE ctid = ANY(ARRAY(\
+             SELECT ctid FROM remembered_commands WHERE applied_at < $1 LIMIT $2))",
+            before,
+        ),
+        (
+            "DELETE FROM remembered_sources WHERE ctid = ANY(ARRAY(\
+             SELECT ctid FROM remembered_sources WHERE applied_at < $1 LIMIT $2))",
+            before,
+        ),
+        (
+            "DELETE FROM refused_requests WHERE ctid = ANY(ARRAY(\
+             SELECT ctid FROM refused_requests WHERE decided_at < $1 LIMIT $2))",
+            refused_before,
+        ),
     ] {
         loop {
             let query = sqlx::query(remembered).bind(before).bind(PRUNE_ROWS);

@@ -350,6 +350,16 @@ async fn write_remembered(connection: &mut PgConnection, lane: i16, rows: &Rows<
             .bind(column(sources(), |(source, _)| source.offset))
             .bind(column(sources(), |(source, _)| source.log_time))
             .bind(column(sources(), |(_, at)| *at))
+            .execute(&mut *connection)
+            .await?;
+    }
+    if !rows.requests.is_empty() {
+        let query = "INSERT INTO refused_requests (lane, mark, decided_at) \
+             SELECT $1, mark, decided_at FROM UNNEST($2::bigint[], $3::bigint[]) AS new (mark, decided_at)";
+        sqlx::query(query)
+            .bind(lane)
+            .bind(column(rows.requests.iter(), |(mark, _)| mark.number()))
+            .bind(column(rows.requests.iter(), |(_, at)| *at))
             .execute(connection)
             .await?;
     }

@@ -13,12 +13,14 @@
 mod end;
 mod intake;
 mod lane;
+mod load;
 mod log;
 mod open;
 mod options;
 mod outbox;
 pub mod pack;
 mod rebuild;
+mod restore;
 pub mod scripts;
 mod tail;
 mod turn;
@@ -40,6 +42,8 @@ use sqlx::PgPool;
 use tokio::runtime::Handle;
 
 pub use options::{Config, Options};
+pub use rebuild::Progress;
+pub use restore::{Restored, restore};
 
 /// CloudEvents source of what the reserver produces.
 pub(crate) const SOURCE: &str = "/holdfast/reserver";
@@ -74,34 +78,21 @@ impl Shared {
 /// # Errors
 /// When Kafka's client refuses its options, or a lane's thread panics. Dependencies that are down are waited for.
 pub async fn run(connections: Connections, options: Options, context: Context) -> anyhow::Result<()> {
-    let topics = Topics::with_prefix(&connections.topic_prefix);
-    let Some((codec, lanes)) = wait_for_dependencies(&connections, &topics, &context).await? else {
+    let mut tasks: Tasks<anyhow::Error> = Tasks::new(&context.stop);
+    let Some(shared) = shared_by_lanes(connections, options, context).await? else {
         return Ok(());
     };
-    let postgres = plumbing::postgres::connect_lazy(&connections.postgres_url, "holdfast-reserver", 2)?;
-    let group = format!("{}holdfast.reserver", connections.topic_prefix);
-    let mut tasks: Tasks<anyhow::Error> = Tasks::new(&context.stop);
     let stop = tasks.stop().clone();
+    let group = format!("{}holdfast.reserver", shared.connections.topic_prefix);
     let (assigned, member) = kafka::group::join(
-        &connections.kafka_brokers,
+        &shared.connections.kafka_brokers,
         "holdfast-reserver",
         &group,
-        &topics.commands,
+        &shared.topics.commands,
         stop.clone(),
     )?;
-    let owner = Text::parse("owner", &format!("{}/{}", hostname(), std::process::id()))
-        .unwrap_or_else(|_| pack::sentence("reserver"));
-    let shared = Arc::new(Shared {
-        connections,
-        options,
-        topics,
-        lanes,
-        codec,
-        postgres,
-        owner,
-        runtime: Handle::current(),
-        context,
-    });
+    let lanes = shared.lanes;
+    let shared = Arc::new(shared);
     for lane in Lane::all(lanes) {
         let (shared, assigned, stop) = (shared.clone(), assigned.clone(), stop.clone());
         tasks.thread(format!("lane-{lane}"), move || {
@@ -113,6 +104,32 @@ pub async fn run(connections: Connections, options: Options, context: Context) -
         member.await.context("the group member's thread")
     });
     tasks.join_all(plumbing::service::DRAIN_DEADLINE).await
+}
+
+/// What all lanes share, once the registry and the topics are there; `None` when asked to stop meanwhile.
+async fn shared_by_lanes(
+    connections: Connections,
+    options: Options,
+    context: Context,
+) -> anyhow::Result<Option<Shared>> {
+    let topics = Topics::with_prefix(&connections.topic_prefix);
+    let Some((codec, lanes)) = wait_for_dependencies(&connections, &topics, &context).await? else {
+        return Ok(None);
+    };
+    let postgres = plumbing::postgres::connect_lazy(&connections.postgres_url, "holdfast-reserver", 2)?;
+    let owner = Text::parse("owner", &format!("{}/{}", hostname(), std::process::id()))
+        .unwrap_or_else(|_| pack::sentence("reserver"));
+    Ok(Some(Shared {
+        connections,
+        options,
+        topics,
+        lanes,
+        codec,
+        postgres,
+        owner,
+        runtime: Handle::current(),
+        context,
+    }))
 }
 
 fn hostname() -> String {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use domain::{Event, EventBody, EventId, Lane, LaneState, Tenant};
 use plumbing::{
+    failpoint,
     kafka::{
         consumer::{self, Reader},
         producer::{Producer, Record},
@@ -24,10 +25,82 @@ use crate::{
     turn::{Turn, TurnParts},
 };
 
+/// A lane that is owned in the log: what comes next is to take it, or to rebuild it, in Redis.
+pub(crate) struct Owned {
+    pub(crate) keys: LaneKeys,
+    pub(crate) redis: LaneRedis,
+    pub(crate) reader: Reader,
+    producer: Producer,
+    pub(crate) epoch: i64,
+    /// The fold up to our own `LaneOpened`.
+    pub(crate) tail: Tail,
+    forwards: Vec<Unforwarded>,
+    commands_end: i64,
+}
+
 /// Opens the lane: on return this owner's `LaneOpened` is in the log, and Redis is what the log says.
 ///
 /// `tail` is where an earlier turn of this process left the fold.
 pub(crate) fn open<'a>(shared: &'a Shared, lane: Lane, tail: Option<Tail>, stop: &Stop) -> Result<Turn<'a>, End> {
+    let mut owned = own_in_log(shared, lane, tail, stop)?;
+    failpoint::reach("reserver.opened");
+    let (epoch, state) = (owned.epoch, owned.tail.state);
+    let claimed = owned.redis.claim(
+        epoch,
+        state.last_command_offset,
+        state.last_decision_epoch,
+        owned.commands_end,
+    )?;
+    failpoint::reach("reserver.claimed");
+    let (fence, generation) = match claimed {
+        Claimed::Taken { fence, generation } => (fence, generation),
+        Claimed::Newer(newer) => return Err(newer_in_redis(shared, lane, &owned.reader, newer)?),
+        Claimed::Refused(why) => {
+            tracing::info!(
+                lane = lane.number(),
+                epoch,
+                why,
+                "lane.rebuilding: Redis is not what the log says"
+            );
+            rebuild::rebuild(shared, lane, &mut owned, stop, &|_| {})?;
+            (state.last_command_offset, epoch)
+        }
+    };
+    let Owned {
+        mut redis,
+        reader,
+        producer,
+        tail,
+        forwards,
+        ..
+    } = owned;
+    let trim = redis
+        .journal_offsets(generation)?
+        .into_iter()
+        .filter(|offset| *offset <= state.last_command_offset)
+        .collect();
+    tracing::info!(
+        lane = lane.number(),
+        epoch,
+        decided = state.last_command_offset,
+        fence,
+        "lane.opened"
+    );
+    Turn::start(TurnParts {
+        shared,
+        lane,
+        epoch,
+        reader,
+        producer,
+        redis,
+        tail,
+        forwards,
+        trim,
+    })
+}
+
+/// Rule 2, and rule 9 where the logs alone show that something is lost.
+pub(crate) fn own_in_log(shared: &Shared, lane: Lane, tail: Option<Tail>, stop: &Stop) -> Result<Owned, End> {
     let keys = LaneKeys::new(&shared.connections.redis_prefix, lane);
     let mut redis = LaneRedis::connect(shared.connections.redis_url.expose(), keys.clone())?;
     if let Some(policy) = redis.eviction_policy().filter(|policy| policy != "noeviction") {
@@ -54,48 +127,15 @@ pub(crate) fn open<'a>(shared: &'a Shared, lane: Lane, tail: Option<Tail>, stop:
         )));
     }
     let commands_end = check_commands(shared, lane, &reader, &read.state)?;
-    let state = read.state;
-    let (fence, generation) = match redis.claim(
-        epoch,
-        state.last_command_offset,
-        state.last_decision_epoch,
-        commands_end,
-    )? {
-        Claimed::Taken { fence, generation } => (fence, generation),
-        Claimed::Newer(newer) => return Err(newer_in_redis(shared, lane, &reader, newer)?),
-        Claimed::Refused(why) => {
-            tracing::info!(
-                lane = lane.number(),
-                epoch,
-                why,
-                "lane.rebuilding: Redis is not what the log says"
-            );
-            rebuild::rebuild(shared, lane, &mut redis, &reader, epoch, &state, &keys, stop)?;
-            (state.last_command_offset, epoch)
-        }
-    };
-    let trim = redis
-        .journal_offsets(generation)?
-        .into_iter()
-        .filter(|offset| *offset <= state.last_command_offset)
-        .collect();
-    tracing::info!(
-        lane = lane.number(),
-        epoch,
-        decided = state.last_command_offset,
-        fence,
-        "lane.opened"
-    );
-    Turn::start(TurnParts {
-        shared,
-        lane,
-        epoch,
+    Ok(Owned {
+        keys,
+        redis,
         reader,
         producer,
-        redis,
+        epoch,
         tail: read,
         forwards,
-        trim,
+        commands_end,
     })
 }
 
@@ -123,13 +163,14 @@ fn find_start(shared: &Shared, lane: Lane, reader: &Reader) -> Result<Tail, End>
             shared.forwards_group()
         )));
     }
-    if low == 0 {
-        return Ok(Tail::start());
-    }
+    // Kafka forgets the cursor with its topic, so a topic that was made anew shows only beside what Postgres has of the old one.
     match rebuild::checkpoint(shared, lane)? {
+        None if low == 0 => Ok(Tail::start()),
+        Some(tail) if low == 0 && tail.next <= high => Ok(Tail::start()),
         Some(tail) if tail.next >= low && tail.next <= high => Ok(tail),
         Some(tail) => Err(End::Halt(format!(
-            "Postgres' checkpoint of lane {lane} is {}, outside the log of {} ({low}..{high})",
+            "Postgres' checkpoint of lane {lane} is {}, outside the log of {} ({low}..{high}): the topic was made anew, or this \
+             Postgres belongs to another log. Delete the lanes' rows in Postgres and their keys in Redis if that was intended",
             tail.next, shared.topics.events
         ))),
         None => Err(End::Down(format!(
@@ -340,7 +381,7 @@ fn check_commands(shared: &Shared, lane: Lane, reader: &Reader, state: &LaneStat
 }
 
 /// A Redis that names a newer epoch: a newer owner, or a Redis of another log.
-fn newer_in_redis(shared: &Shared, lane: Lane, reader: &Reader, newer: i64) -> Result<End, End> {
+pub(crate) fn newer_in_redis(shared: &Shared, lane: Lane, reader: &Reader, newer: i64) -> Result<End, End> {
     std::thread::sleep(Duration::from_millis(100));
     let (_, high) = consumer::bounds(reader, &shared.topics.events, lane.partition())?;
     if newer >= high {

@@ -59,6 +59,7 @@ impl Options {
     pub fn rules(&self, lanes: u16) -> Rules {
         Rules {
             remember_ms: self.remember_seconds * 1_000,
+            request_ms: limits::REMEMBER_REQUEST_MS,
             max_hold_ms: self.max_hold_seconds * 1_000,
             default_ttl_ms: self.hold_ttl_seconds * 1_000,
             relay_ms: self.relay_ms,

@@ -10,6 +10,8 @@ use schemas::keys::LaneKeys;
 
 /// A script that takes longer is not waited for: its epoch ends.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Chunks of a rebuild that may be on their way: enough that Redis never waits for the next.
+const LOADING_MAX: usize = 4;
 /// Keys asked for in one step of the background removal.
 const SCAN_COUNT: usize = 500;
 
@@ -62,6 +64,8 @@ pub enum Applied {
 pub struct LaneRedis {
     connection: Connection,
     keys: LaneKeys,
+    /// Chunks of a rebuild whose answers have not come.
+    loading: usize,
     /// Chunks of a rebuild that were loaded: a Redis that lost one of them on the way is not whole.
     chunks: i64,
 }
@@ -78,6 +82,7 @@ impl LaneRedis {
         let mut lane = Self {
             connection,
             keys,
+            loading: 0,
             chunks: 0,
         };
         redis::cmd("PING").exec(&mut lane.connection)?;
@@ -145,7 +150,8 @@ impl LaneRedis {
     /// [`RedisError`] ends the epoch.
     pub fn begin(&mut self, epoch: i64) -> RedisResult<Step> {
         let reply = self.run(&BEGIN, &[&text(epoch)])?;
-        self.chunks = 0;
+        (self.chunks, self.loading) = (0, 0);
+        LOAD.prepare_invoke().load(&mut self.connection)?;
         step(&reply)
     }
 
@@ -155,6 +161,43 @@ impl LaneRedis {
     /// [`RedisError`] ends the epoch.
     pub fn load(&mut self, epoch: i64, writes: &[u8]) -> RedisResult<Step> {
         let reply = self.run(&LOAD, &[&text(epoch), writes])?;
+        let step = step(&reply)?;
+        self.chunks += i64::from(step == Step::Done);
+        Ok(step)
+    }
+
+    /// As [`LaneRedis::load`], but waits only for a chunk some way before this one; [`LaneRedis::load_rest`] must follow the last.
+    ///
+    /// # Errors
+    /// [`RedisError`] ends the epoch.
+    pub fn load_next(&mut self, epoch: i64, writes: &[u8]) -> RedisResult<Step> {
+        let mut call = redis::cmd("EVALSHA");
+        call.arg(LOAD.get_hash()).arg(1).arg(self.keys.lane());
+        call.arg(text(epoch)).arg(writes);
+        self.connection.send_packed_command(&call.get_packed_command())?;
+        self.loading += 1;
+        if self.loading < LOADING_MAX {
+            Ok(Step::Done)
+        } else {
+            self.loaded()
+        }
+    }
+
+    /// Waits for the chunks that are on their way.
+    ///
+    /// # Errors
+    /// [`RedisError`] ends the epoch.
+    pub fn load_rest(&mut self) -> RedisResult<Step> {
+        let mut last = Step::Done;
+        while self.loading > 0 && last == Step::Done {
+            last = self.loaded()?;
+        }
+        Ok(last)
+    }
+
+    fn loaded(&mut self) -> RedisResult<Step> {
+        let reply: Vec<Value> = redis::from_redis_value(self.connection.recv_response()?)?;
+        self.loading -= 1;
         let step = step(&reply)?;
         self.chunks += i64::from(step == Step::Done);
         Ok(step)

@@ -120,6 +120,12 @@ impl GenerationKeys {
         )
     }
 
+    /// Sorted set of request marks by log time: requests that were refused, and are not asked again.
+    #[must_use]
+    pub fn requests(&self) -> String {
+        format!("{}requests", self.base)
+    }
+
     /// List of (MessagePack: log time when to forget, key suffix), oldest first.
     #[must_use]
     pub fn forget(&self) -> String {

@@ -18,7 +18,7 @@ use sqlx::{
 
 pub use carts::{cart_json, cart_lines_json, lines_json};
 pub use holds::{HoldCursor, HoldFilter, Rejection, StoredHold, find_hold, list_holds};
-pub use load::load;
+pub use load::{load, load_telling};
 pub use stock::{find_stock, list_stock};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");

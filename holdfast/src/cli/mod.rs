@@ -6,6 +6,7 @@ mod dead_letters;
 mod demo;
 mod doctor;
 mod lanes;
+mod rebuild;
 mod roles;
 mod setup;
 mod show;
@@ -74,6 +75,13 @@ enum Command {
     /// Lag counts commands that are not decided yet, and events that are not in Postgres yet. An engine that does not answer
     /// leaves its columns empty, and says so.
     Lanes(Tool<lanes::Lanes>),
+    /// Rebuild lanes in Redis from Postgres and the log, and prove that they are equal
+    ///
+    /// The same as a reserver does by itself where it finds Redis lost, with or without one running; the log alone is enough where it
+    /// reaches back to its beginning. Requests wait meanwhile, none is lost. Exit code 1 when a lane is halted (the logs
+    /// contradict what Postgres or Redis have seen: the message says what to do) or differs afterwards, 2 when an engine does not
+    /// answer.
+    Rebuild(Tool<rebuild::Rebuild>),
     /// Records that could not be read: list them, look at one, send one where it belongs
     ///
     /// A record that can never be decoded is buried: its bytes go to the dead-letter topic with where and why, and its command
@@ -173,6 +181,7 @@ pub fn main() -> ExitCode {
         Command::Tail(t) => tool("tail", t.log, |context| t.args.run(context)),
         Command::Verify(t) => tool("verify", t.log, |_| t.args.run()),
         Command::Lanes(t) => tool("lanes", t.log, |_| t.args.run()),
+        Command::Rebuild(t) => tool("rebuild", t.log, |context| t.args.run(context)),
         Command::DeadLetters(t) => tool("dead-letters", t.log, |_| t.args.run()),
         Command::Torture(t) => tool("torture", t.log, |_| t.args.run()),
         Command::Doctor(t) => tool("doctor", t.log, |_| t.args.run()),

@@ -10,6 +10,7 @@
 mod dice;
 mod faults;
 mod load;
+pub mod proxy;
 mod system;
 
 use std::{path::PathBuf, time::Duration};

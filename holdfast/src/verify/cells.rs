@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use anyhow::Context as _;
 use domain::{
-    HoldId, Key, Lane, Millis, PartId, PartTerms, Sku, Tenant, UserId,
+    HoldId, Key, Lane, Millis, PartId, PartTerms, RequestMark, Sku, Tenant, UserId,
     ledger::{LedgerHold, LedgerPart},
+    limits,
 };
 use redis::{Pipeline, Value};
 use schemas::{cells, keys::GenerationKeys};
@@ -32,6 +33,8 @@ pub enum Subject {
     Command(Tenant, Key),
     /// An applied source, by the rest of its key, with the log time when it was applied where the log said so before.
     Source(String, Option<Millis>),
+    /// A request that was refused.
+    Request(RequestMark),
 }
 
 /// Everything to compare in a lane.
@@ -95,6 +98,16 @@ impl Subjects {
             Subject::Source(name, at)
         };
         union(found.sources, applied.keys().cloned(), named, &mut list);
+        let mut requests = Vec::new();
+        for mark in redis.pair_names("ZSCAN", &keys.requests())? {
+            match RequestMark::parse(&mark) {
+                Ok(mark) => requests.push(mark),
+                Err(invalid) => differences.note(Place::Redis, format!("requests: {invalid}")),
+            }
+        }
+        let now = books.pages.state.log_time.max(plumbing::time::now_ms());
+        let remembered = ledger.requests.iter().filter(|(_, at)| is_remembered(**at, now));
+        union(requests, remembered.map(|(mark, _)| *mark), Subject::Request, &mut list);
         Ok(Self { list })
     }
 }
@@ -126,7 +139,7 @@ impl Found {
             }
             Some(("source", rest)) => self.sources.push(rest.to_owned()),
             Some(_) => return None,
-            None if matches!(name, "journal" | "skus" | "due" | "parts" | "forget") => {}
+            None if matches!(name, "journal" | "skus" | "due" | "parts" | "forget" | "requests") => {}
             None => return None,
         }
         Some(())
@@ -181,6 +194,9 @@ impl Subject {
                 });
                 let base = source.strip_suffix("/0/0").unwrap_or(&source);
                 reads.cmd("EXISTS").arg(format!("{base}{name}"));
+            }
+            Self::Request(mark) => {
+                reads.cmd("ZSCORE").arg(keys.requests()).arg(mark.to_string());
             }
         }
     }
@@ -247,6 +263,12 @@ impl Subject {
                     None => exists.then(|| "was never applied".to_owned()),
                 }
             }
+            Self::Request(mark) => match (score_of(answer()?)?, ledger.requests.get(mark)) {
+                (Some(redis), Some(log)) => (redis != *log).then(|| differ(&redis, log)),
+                (None, Some(log)) => is_remembered(*log, now).then(|| "is not remembered in Redis".to_owned()),
+                (Some(redis), None) => is_remembered(redis, now).then(|| "was never refused".to_owned()),
+                (None, None) => None,
+            },
         };
         if let Some(problem) = problem {
             differences.note(Place::Redis, format!("{}: {problem}", self.name()));
@@ -262,8 +284,13 @@ impl Subject {
             Self::Limit(tenant, sku, user) => format!("units of {tenant}/{sku} that {user} has"),
             Self::Command(tenant, id) => format!("command {tenant}/{id}"),
             Self::Source(name, _) => format!("source {name}"),
+            Self::Request(mark) => format!("request {mark}"),
         }
     }
+}
+
+fn is_remembered(refused_at: Millis, now: Millis) -> bool {
+    refused_at + limits::REMEMBER_REQUEST_MS > now
 }
 
 /// "one in Redis, other in the log".

@@ -1,8 +1,8 @@
 //! One lane's verification, from its first event to its last difference. Blocks: it runs on a thread of its own.
 
-use domain::{HoldState, Lane, Millis};
+use domain::{HoldState, Lane, Ledger, Millis};
 use plumbing::config::Connections;
-use schemas::Topics;
+use schemas::{Topics, picture::Checkpoint};
 use sqlx::PgPool;
 
 use super::{
@@ -86,26 +86,18 @@ pub fn verify(engines: &Engines, lane: Lane) -> anyhow::Result<Verified> {
     let mut notes = Vec::new();
     let picture = engines.runtime.block_on(postgres::load(&engines.pool, lane))?;
     let log = engines.events(lane, 0)?;
-    let (first, end) = log.bounds()?;
+    let (first, _) = log.bounds()?;
     let whole = first == 0;
     let checkpoint = picture.as_ref().map(|(checkpoint, _)| *checkpoint);
     let mut books = if whole {
         Books::begin(lane, engines.lanes, log, engines.decoder.clone(), None)
     } else {
-        let from = picture.clone();
         let position = checkpoint.map_or(0, |checkpoint| checkpoint.next_event_offset);
-        anyhow::ensure!(
-            (first..=end).contains(&position),
-            "lane {lane}: the events before offset {first} are gone, and Postgres' checkpoint {position} is not in the log: \
-             there is nothing to fold from"
-        );
         notes.push(format!(
             "lane {lane}: the log begins at event {first}, so it was folded from Postgres' checkpoint at event {position}; \
              Postgres itself could not be checked against older events"
         ));
-        let mut log = log;
-        log.seek(position);
-        Books::begin(lane, engines.lanes, log, engines.decoder.clone(), from)
+        books_from(engines, lane, log, picture.clone())?
     };
     if let Some((checkpoint, ledger)) = &picture {
         books.read_to_offset(checkpoint.next_event_offset, &mut differences)?;
@@ -140,6 +132,46 @@ pub fn verify(engines: &Engines, lane: Lane) -> anyhow::Result<Verified> {
         differences,
         notes,
     })
+}
+
+/// Compares Redis alone with what lasts: Postgres' rows and the log behind them, or the whole log where Postgres is away. As fast
+/// as it goes, for whoever waits for a lane that was rebuilt.
+///
+/// # Errors
+/// An engine does not answer, or the log's beginning is gone and Postgres is away.
+pub fn verify_redis(engines: &Engines, lane: Lane) -> anyhow::Result<Differences> {
+    let mut differences = Differences::new(lane.number());
+    let log = engines.events(lane, 0)?;
+    let (first, _) = log.bounds()?;
+    let mut books = match engines.runtime.block_on(postgres::load(&engines.pool, lane)) {
+        Ok(Some(picture)) => books_from(engines, lane, log, Some(picture))?,
+        Ok(None) | Err(_) if first == 0 => Books::begin(lane, engines.lanes, log, engines.decoder.clone(), None),
+        Ok(None) => anyhow::bail!("lane {lane}: the events before offset {first} are gone and Postgres has no rows"),
+        Err(error) => return Err(error),
+    };
+    books.read_to_end(&mut differences)?;
+    let mut redis = RedisLanes::open(&engines.connections)?;
+    compare_redis(lane, &mut redis, &mut books, engines.remember_ms, &mut differences)?;
+    Ok(differences)
+}
+
+/// Books that begin at Postgres' checkpoint.
+fn books_from(
+    engines: &Engines,
+    lane: Lane,
+    mut log: LogReader,
+    picture: Option<(Checkpoint, Ledger)>,
+) -> anyhow::Result<Books> {
+    let (first, end) = log.bounds()?;
+    let position = picture
+        .as_ref()
+        .map_or(0, |(checkpoint, _)| checkpoint.next_event_offset);
+    anyhow::ensure!(
+        (first..=end).contains(&position),
+        "lane {lane}: Postgres' checkpoint {position} is not in the log ({first}..{end}): there is nothing to fold from"
+    );
+    log.seek(position);
+    Ok(Books::begin(lane, engines.lanes, log, engines.decoder.clone(), picture))
 }
 
 fn summary_of(lane: Lane, books: &Books) -> LaneSummary {

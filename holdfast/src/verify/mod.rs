@@ -109,6 +109,21 @@ pub async fn run(connections: &Connections, options: Options) -> anyhow::Result<
     Ok(report)
 }
 
+/// Compares Redis with what lasts, for some lanes: what a rebuild has to prove.
+///
+/// # Errors
+/// An engine does not answer: then nothing is known.
+pub async fn redis(connections: &Connections, lanes: &[Lane], options: Options) -> anyhow::Result<Vec<Difference>> {
+    let engines = engines(connections, options).await?;
+    let mut differences = Vec::new();
+    for lane in lanes.iter().copied() {
+        let engines = engines.clone();
+        let found = task::thread(format!("verify-{lane}"), move || lane::verify_redis(&engines, lane)).await??;
+        differences.extend(found.into_parts().0);
+    }
+    Ok(differences)
+}
+
 async fn engines(connections: &Connections, options: Options) -> anyhow::Result<Engines> {
     let decoder = Decoder::connect(connections).await?;
     let asked = connections.clone();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Context as _;
-use domain::{HoldId, Lane, Ledger, Millis, Sku, ledger::LedgerHold};
+use domain::{HoldId, Lane, Ledger, Millis, Sku, ledger::LedgerHold, limits};
 use schemas::picture::{self, Checkpoint};
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -162,6 +162,15 @@ pub fn compare(
             Some(row) if row != at => note(format!("command {}/{}: {}", key.0, key.1, differ(row, at))),
             None if !forgotten(at.at) => note(format!("command {}/{} is not remembered in Postgres", key.0, key.1)),
             Some(_) | None => {}
+        }
+    }
+    let remembered = |at: Millis| at + limits::REMEMBER_REQUEST_MS > now;
+    for (mark, at) in log.requests.iter().filter(|(_, at)| remembered(**at)) {
+        let row = picture.requests.get(mark);
+        if row != Some(at) {
+            note(format!(
+                "request {mark} was refused at {row:?} in Postgres, at {at} in the log"
+            ));
         }
     }
     for (source, at) in &log.sources {

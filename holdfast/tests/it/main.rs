@@ -4,7 +4,6 @@
 //! without faults share one world and use SKUs of their own.
 
 mod load;
-mod proxy;
 mod wire;
 mod world;
 
@@ -21,9 +20,11 @@ mod live_stock;
 mod newer;
 mod outages;
 mod paying;
+mod rebuild;
 mod sale;
 mod seen;
 mod torture;
 mod transactions;
+mod twice;
 mod upstream;
 mod zombies;

@@ -13,10 +13,9 @@ use rdkafka::{
 };
 use tokio::process::Command;
 
-use crate::{
-    proxy::{Proxy, host_of},
-    world::{Answer, Setup, World, free_port, play, times},
-};
+use holdfast::torture::proxy::{Proxy, host_of};
+
+use crate::world::{Answer, Setup, World, free_port, play, times};
 
 /// The engine of a world that is behind a proxy.
 #[derive(Clone, Copy)]
@@ -34,7 +33,7 @@ async fn behind_proxy(mut setup: Setup, engine: Engine) -> (Setup, Proxy) {
         Engine::Redis => &mut setup.connections.redis_url,
     };
     let target = host_of(url.expose()).to_owned();
-    let proxy = Proxy::start(&target).await;
+    let proxy = Proxy::start(&target).await.expect("a free port");
     *url = url.expose().replace(&target, &proxy.address.to_string()).into();
     (setup, proxy)
 }
@@ -57,7 +56,8 @@ async fn goes_on_without(engine: Engine, sku: &str) {
     let world = setup.start().await;
     world.stock(sku, 10_000).await;
     decides_as_ever(&world, sku, 0).await;
-    proxy.cut().await;
+    proxy.cut();
+    tokio::time::sleep(Duration::from_millis(50)).await;
     let begun = Instant::now();
     let mut rounds = 1;
     while begun.elapsed() < Duration::from_secs(times(5, 60) as u64) {
@@ -118,7 +118,8 @@ fn without_redis_requests_are_accepted_and_decided_when_it_is_back() {
         let (setup, proxy) = behind_proxy(Setup::new(), Engine::Redis).await;
         let world = setup.start().await;
         world.stock("no-redis", 10).await;
-        proxy.cut().await;
+        proxy.cut();
+        tokio::time::sleep(Duration::from_millis(50)).await;
         let answer = world.request(impatient(&world, "no-redis", "no-redis")).await;
         let pending = world.get(answer.header("location").expect("a place to look")).await;
         assert_eq!((pending.status, pending.state()), (200, "pending"), "{pending:?}");
@@ -229,7 +230,8 @@ fn started_before_anything_is_there_roles_wait_and_readiness_names_what_is_missi
         let (setup, registry) = behind_proxy(setup, Engine::Registry).await;
         let (setup, postgres) = behind_proxy(setup, Engine::Postgres).await;
         for proxy in [&redis, &registry, &postgres] {
-            proxy.cut().await;
+            proxy.cut();
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let world = Arc::new(setup.unprepared());
         world.spawn("all").await;

@@ -237,7 +237,7 @@ impl Producer {
     pub fn send(
         &self,
         record: Record<'_>,
-    ) -> Result<impl Future<Output = Result<Position, ProduceError>> + Send + 'static, ProduceError> {
+    ) -> Result<impl Future<Output = Result<Position, ProduceError>> + Send + use<>, ProduceError> {
         let (done, acknowledged) = oneshot::channel();
         self.send_then(record, move |result| {
             // Nobody waits any more: the record's fate stands in the log.

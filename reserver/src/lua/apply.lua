@@ -2,8 +2,9 @@
 -- apply.lua: decide a batch of commands of one lane, or say why this owner may not.
 --
 -- KEYS     lane; the other keys of its slot are derived from it (schemas/src/keys.rs)
--- ARGV     epoch, batch (MessagePack): { previous, commands, trim, busy, remember_ms, max_hold_ms, relay_ms }
+-- ARGV     epoch, batch (MessagePack): { previous, commands, trim, busy, remember_ms, max_hold_ms, relay_ms, requests, request_ms }
 --          a command: { kind, offset, timestamp, hash, tenant, source, source_time, ... by kind }
+--          requests: by command, what its request is remembered by; '' where it names none
 -- Returns  { "OK", outcome, ... } | { "FENCED", epoch } | { "GAP", fence } | { "DAMAGED", what }
 --          an outcome (MessagePack): { kind, time, previous, hash, lines, hold, reason, shortages, number, part }
 -- Replay   an offset at or below the fence gets the outcome it got the first time, and moves nothing.
@@ -25,6 +26,12 @@ local PART_KEPT = { held = true, settled = true }
 -- From which state to which a part follows its home lane, and what moves then.
 local PART_STEPS = { settle = { 'held', 'settled', 'confirmed' }, undo = { 'held', 'undone', 'cancelled' },
   ship = { 'settled', 'shipped', 'shipped' }, unallocate = { 'settled', 'unallocated', 'unallocated' } }
+-- Outcomes that leave no trace by which a record that comes again would be known (domain/src/request.rs), reasons that are no
+-- outcome, and commands that are not known by their request.
+local ENDS_REQUEST = { refused = true, rejected = true, pending = true, began = true, aborted = true }
+local FLEETING = { busy = true, stale = true, already_applied = true }
+local NAMED_OTHERWISE = { relay = true, relay_done = true, relay_failed = true, follow = true, forward = true, refuse = true,
+  skip = true }
 -- Why a step that starts elsewhere is refused.
 local REFUSALS = { pending = 'hold_pending', held = 'not_confirmed', paying = 'payment_in_progress', confirmed = 'already_confirmed',
   shipped = 'already_shipped', unallocated = 'already_unallocated', cancelled = 'already_cancelled',
@@ -35,7 +42,7 @@ local MOVES = { created = { 0, 1, 0, 1 }, confirmed = { 0, -1, 1, 0 }, cancelled
 
 -- Unpack and fence.
 local batch = cmsgpack.unpack(ARGV[2])
-local previous, commands, trim, busy, remember_ms, max_hold_ms, relay_ms = unpack(batch)
+local previous, commands, trim, busy, remember_ms, max_hold_ms, relay_ms, requests, request_ms = unpack(batch)
 local lane = redis.call('HMGET', KEYS[1], 'epoch', 'generation', 'fence', 'building', 'log_time')
 if lane[1] ~= ARGV[1] or lane[4] then
   return { 'FENCED', lane[1] or '-1' }
@@ -43,7 +50,7 @@ end
 local fence, log_time = tonumber(lane[3]), tonumber(lane[5])
 local base = string.sub(KEYS[1], 1, -5) .. lane[2] .. ':'
 local journal_key, skus_key, due_key, forget_key = base .. 'journal', base .. 'skus', base .. 'due', base .. 'forget'
-local parts_key = base .. 'parts'
+local parts_key, requests_key = base .. 'parts', base .. 'requests'
 
 local function int(number)
   return string.format('%.0f', number)
@@ -52,6 +59,7 @@ end
 -- What the batch has read, each key once, and what it will write.
 local stocks, holds, parts, counts, remembered, damaged = {}, {}, {}, {}, {}, nil
 local relayed, new_skus, outcomes, journal, forget = {}, {}, {}, {}, {}
+local ended, new_ended = {}, {} -- Requests that had their outcome, by log time.
 
 local function damage(what)
   damaged = what
@@ -167,6 +175,21 @@ local function read_ahead()
       for i, units in ipairs(redis.call('HMGET', base .. 'limit:' .. name, unpack(of_sku, from, to))) do
         known[of_sku[from + i - 1]] = { units = tonumber(units or '0') }
       end
+    end
+  end
+end
+
+local function read_ended()
+  local asked = {}
+  for i, c in ipairs(commands) do
+    if requests[i] ~= '' and c[2] > fence then
+      asked[#asked + 1] = requests[i]
+    end
+  end
+  for from = 1, #asked, 200 do
+    local to = math.min(from + 199, #asked)
+    for i, at in ipairs(redis.call('ZMSCORE', requests_key, unpack(asked, from, to))) do
+      ended[asked[from + i - 1]] = at and tonumber(at) or nil
     end
   end
 end
@@ -671,6 +694,30 @@ local function once(c, now)
   remember(suffix, '', now)
 end
 
+-- A record that a producer wrote twice gets no second outcome: what was refused stays refused.
+local function repeated(c, request, now)
+  local at = ended[request]
+  if not at or at + request_ms <= now or NAMED_OTHERWISE[c[1]] then
+    return nil
+  elseif c[1] == 'reserve' then
+    local _, known = hold_of(c[8], now)
+    if known then
+      return nil
+    end
+  end
+  return refused('already_applied')
+end
+
+local function end_request(c, outcome, request, now)
+  if request == '' or not ENDS_REQUEST[outcome.kind] or FLEETING[outcome.reason] then
+    return
+  elseif outcome.kind == 'rejected' and c[1] ~= 'reserve' then
+    return -- Remembered since it was pending.
+  end
+  ended[request] = now
+  new_ended[#new_ended + 1], new_ended[#new_ended + 2] = int(now), request
+end
+
 local function replay(c)
   local entry = redis.call('HGET', journal_key, int(c[2]))
   if not entry then
@@ -690,6 +737,7 @@ end
 local gap, fence_before = false, fence
 local decided, failure = pcall(function()
   read_ahead()
+  read_ended()
   for i, c in ipairs(commands) do
     if c[2] <= fence_before then
       outcomes[i] = replay(c)
@@ -698,7 +746,8 @@ local decided, failure = pcall(function()
       return
     else
       local now = math.max(c[3], log_time)
-      local outcome = once(c, now) or decide[c[1]](c, now)
+      local outcome = repeated(c, requests[i], now) or once(c, now) or decide[c[1]](c, now)
+      end_request(c, outcome, requests[i], now)
       local packed = pack_outcome(outcome, now, c[4])
       outcomes[i] = packed
       journal[#journal + 1], journal[#journal + 2] = int(c[2]), packed
@@ -817,6 +866,9 @@ end
 if gone > 0 then
   redis.call('LTRIM', forget_key, gone, -1)
 end
+in_chunks('ZADD', requests_key, new_ended)
+in_chunks('ZREM', requests_key, redis.call('ZRANGEBYSCORE', requests_key, '-inf', int(log_time - request_ms), 'LIMIT', 0,
+  2 * #commands + 15))
 in_chunks('HDEL', journal_key, trim)
 in_chunks('HSET', journal_key, journal)
 redis.call('HSET', KEYS[1], 'fence', int(fence), 'log_time', int(log_time))

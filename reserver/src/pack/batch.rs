@@ -28,7 +28,7 @@ impl Writer {
 #[must_use]
 pub fn batch(lane: Lane, entries: &[Entry], trim: &[i64], busy: bool, rules: Rules) -> Vec<u8> {
     let mut out = Writer(Vec::with_capacity(256 * entries.len() + 64));
-    out.array(7);
+    out.array(9);
     out.number(entries.first().map_or(-1, |entry| entry.previous));
     out.array(entries.len());
     for entry in entries {
@@ -43,6 +43,11 @@ pub fn batch(lane: Lane, entries: &[Entry], trim: &[i64], busy: bool, rules: Rul
     out.number(rules.remember_ms);
     out.number(rules.max_hold_ms);
     out.number(rules.relay_ms);
+    out.array(entries.len());
+    for entry in entries {
+        out.text(&super::request_of(&entry.asked).map_or_else(String::new, |mark| mark.to_string()));
+    }
+    out.number(rules.request_ms);
     out.0
 }
 

@@ -6,7 +6,7 @@ mod batch;
 mod outcome;
 
 pub use batch::{batch, writes};
-use domain::{CartLine, Command, CommandBody, Fingerprint, Key, Lane, Lines, Reason, Tenant, Text};
+use domain::{CartLine, Command, CommandBody, Fingerprint, Key, Lane, Lines, Reason, RequestMark, Tenant, Text};
 pub use outcome::{Mismatch, Origin, Outcome, event, subject};
 
 /// What is to be decided on one command offset.
@@ -55,6 +55,8 @@ pub struct Entry {
 pub struct Rules {
     /// How long ended holds, command ids and sources are remembered, in log milliseconds.
     pub remember_ms: i64,
+    /// How long requests that were refused are remembered, in log milliseconds.
+    pub request_ms: i64,
     /// Longest life of a hold, from its creation, in milliseconds.
     pub max_hold_ms: i64,
     /// Time to live of a hold that names none, in milliseconds.
@@ -63,6 +65,17 @@ pub struct Rules {
     pub relay_ms: i64,
     /// How many lanes there are.
     pub lanes: u16,
+}
+
+/// What a record's request is remembered by; `None` for one that names none.
+fn request_of(asked: &Asked) -> Option<RequestMark> {
+    match asked {
+        Asked::Command(command) | Asked::Misrouted(command, _) => {
+            RequestMark::of(&command.tenant, command.request_id.as_str())
+        }
+        Asked::Refused { request_id, .. } => RequestMark::of(&default_tenant(), request_id),
+        Asked::Skip => None,
+    }
 }
 
 fn default_tenant() -> Tenant {

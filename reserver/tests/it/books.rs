@@ -13,6 +13,7 @@ use schemas::{cells, keys::LaneKeys};
 
 pub const RULES: Rules = Rules {
     remember_ms: 100_000,
+    request_ms: 60_000,
     max_hold_ms: 3_600_000,
     default_ttl_ms: 600_000,
     relay_ms: 10_000,

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use domain::{
-    Adjustment, Command, CommandBody, HoldId, Key, Lane, Line, Lines, Policy, Quantity, Reason, Reserve, Sku,
-    SkuPolicy, Source, Tenant, UserId,
+    Adjustment, Command, CommandBody, HoldId, Key, Lane, Line, Lines, Policy, Quantity, Reason, RequestMark, Reserve,
+    Sku, SkuPolicy, Source, Tenant, UserId,
 };
 use proptest::prelude::*;
 use redis::Commands as _;
@@ -85,6 +85,8 @@ struct Sent {
     tenant: u8,
     /// Command ids come from a small pool, so that some are repeated.
     id: u8,
+    /// Which request it is, of a few; a new one mostly.
+    request: Option<u8>,
     /// Place and age in milliseconds of the record that it is a copy of.
     source: Option<(u8, i64)>,
     /// Records before it that are not there.
@@ -152,14 +154,16 @@ fn sent() -> impl Strategy<Value = Sent> {
         ask(),
         prop_oneof![5 => Just(0u8), 1 => Just(1)],
         0..40u8,
+        prop::option::weighted(0.2, 0..8u8),
         prop::option::weighted(0.15, (0..4u8, prop_oneof![3 => 0..50_000i64, 1 => 99_990..100_010i64])),
         prop_oneof![9 => Just(0u8), 1 => 1..4u8],
         prop_oneof![2 => Just(0), 1 => -500..500i64],
     )
-        .prop_map(|(ask, tenant, id, source, hole, jitter_ms)| Sent {
+        .prop_map(|(ask, tenant, id, request, source, hole, jitter_ms)| Sent {
             ask,
             tenant,
             id,
+            request,
             source,
             hole,
             jitter_ms,
@@ -184,6 +188,13 @@ fn tenant(number: u8) -> Tenant {
 
 fn sku(number: u8) -> Sku {
     Sku::parse(SKUS[usize::from(number)]).expect("a SKU")
+}
+
+fn request_of(sent: &Sent, offset: i64) -> String {
+    match sent.request {
+        Some(number) => format!("request-{number}"),
+        None => format!("request-at-{offset}"),
+    }
 }
 
 fn name_of(number: u8) -> Key {
@@ -249,14 +260,17 @@ impl Story {
         let asked = match &sent.ask {
             Ask::Malformed => Asked::Refused {
                 command_id: String::new(),
-                request_id: "request".to_owned(),
+                request_id: request_of(sent, offset),
                 reason: Reason::Malformed,
                 message: text("not ours"),
             },
             Ask::Skip => Asked::Skip,
             Ask::Misrouted => {
                 let body = crate::books::set("Z", 1);
-                Asked::Misrouted(Box::new(self.command(sent, body)), Lane::new(1).expect("lane 1"))
+                Asked::Misrouted(
+                    Box::new(self.command(sent, offset, body)),
+                    Lane::new(1).expect("lane 1"),
+                )
             }
             Ask::Reserve {
                 name,
@@ -271,6 +285,7 @@ impl Story {
                 };
                 self.asked(
                     sent,
+                    offset,
                     CommandBody::Reserve(Reserve {
                         idempotency_key: name_of(*name),
                         user_id: UserId::parse(&format!("user-{user}")).expect("a user"),
@@ -283,17 +298,21 @@ impl Story {
             }
             Ask::Confirm { name, payment } => self.asked(
                 sent,
+                offset,
                 CommandBody::Confirm {
                     hold_id: hold_id(*name),
                     payment_ref: text(&format!("payment-{payment}")),
                 },
             ),
-            Ask::Sale(sale, name, payment) => self.asked(sent, sale_of(*sale, hold_id(*name), *payment)),
-            Ask::TakeBack(number, units) => {
-                self.asked(sent, crate::books::take_back(SKUS[usize::from(*number)], *units))
-            }
+            Ask::Sale(sale, name, payment) => self.asked(sent, offset, sale_of(*sale, hold_id(*name), *payment)),
+            Ask::TakeBack(number, units) => self.asked(
+                sent,
+                offset,
+                crate::books::take_back(SKUS[usize::from(*number)], *units),
+            ),
             Ask::Cancel { name, reason } => self.asked(
                 sent,
+                offset,
                 CommandBody::Cancel {
                     hold_id: hold_id(*name),
                     reason: text(&format!("reason-{reason}")),
@@ -301,6 +320,7 @@ impl Story {
             ),
             Ask::Release { name, attempt } => self.asked(
                 sent,
+                offset,
                 CommandBody::Release {
                     hold_id: hold_id(*name),
                     attempt: *attempt,
@@ -308,6 +328,7 @@ impl Story {
             ),
             Ask::Extend { name, ttl_ms } => self.asked(
                 sent,
+                offset,
                 CommandBody::Extend {
                     hold_id: hold_id(*name),
                     ttl_ms: *ttl_ms,
@@ -319,6 +340,7 @@ impl Story {
                 expected,
             } => self.asked(
                 sent,
+                offset,
                 crate::books::adjust(SKUS[usize::from(*number)], *adjustment, *expected),
             ),
             Ask::Configure {
@@ -327,6 +349,7 @@ impl Story {
                 max,
             } => self.asked(
                 sent,
+                offset,
                 CommandBody::ConfigureSku {
                     sku: sku(*number),
                     policy: SkuPolicy {
@@ -347,14 +370,14 @@ impl Story {
         }
     }
 
-    fn asked(&self, sent: &Sent, body: CommandBody) -> Asked {
-        Asked::Command(Box::new(self.command(sent, body)))
+    fn asked(&self, sent: &Sent, offset: i64, body: CommandBody) -> Asked {
+        Asked::Command(Box::new(self.command(sent, offset, body)))
     }
 
-    fn command(&self, sent: &Sent, body: CommandBody) -> Command {
+    fn command(&self, sent: &Sent, offset: i64, body: CommandBody) -> Command {
         Command {
             command_id: key(&format!("command-{}", sent.id)),
-            request_id: key("request"),
+            request_id: key(&request_of(sent, offset)),
             tenant: tenant(sent.tenant),
             issued_at: 0,
             source: sent.source.map(|(place, age_ms)| Source {
@@ -483,6 +506,7 @@ impl Story {
             keys.due(),
             keys.skus(),
             keys.journal(),
+            keys.requests(),
         ]
         .into();
         for ((tenant, sku), stock) in &self.model.stock {
@@ -535,6 +559,17 @@ impl Story {
             assert!(there || self.model.is_old(*at), "{source:?}");
             expected.insert(keys.source(source));
         }
+        let found: Vec<(String, i64)> = connection
+            .zrange_withscores(keys.requests(), 0, -1)
+            .expect("Redis answers");
+        let mut found: BTreeMap<String, i64> = found.into_iter().collect();
+        for ((tenant, request), at) in &self.model.requests {
+            let mark = RequestMark::of(tenant, request).expect("it names one").to_string();
+            let same = found.remove(&mark);
+            let old = at + RULES.request_ms <= self.model.log_time;
+            assert!(same == Some(*at) || (same.is_none() && old), "{request} {same:?}, {at}");
+        }
+        assert!(found.is_empty(), "requests that never ended: {found:?}");
         let journal: Vec<i64> = connection.hkeys(keys.journal()).expect("Redis answers");
         let offsets: BTreeSet<i64> = journal.into_iter().collect();
         assert_eq!(offsets, self.model.journal.keys().copied().collect());

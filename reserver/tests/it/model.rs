@@ -36,6 +36,8 @@ pub struct Model {
     pub counted: HashMap<(Tenant, Sku, UserId), i64>,
     pub commands: HashMap<(Tenant, Key), (Fingerprint, i64)>,
     pub sources: HashMap<Source, i64>,
+    /// Requests that had an outcome which a second record of theirs must not change.
+    pub requests: HashMap<(Tenant, String), i64>,
     pub journal: BTreeMap<i64, Event>,
     /// Keys that somebody has deleted behind the lane's back.
     pub lost_stock: BTreeSet<(Tenant, Sku)>,
@@ -79,6 +81,7 @@ impl Model {
             counted: HashMap::new(),
             commands: HashMap::new(),
             sources: HashMap::new(),
+            requests: HashMap::new(),
             journal: BTreeMap::new(),
             lost_stock: BTreeSet::new(),
             lost_holds: BTreeSet::new(),
@@ -131,6 +134,7 @@ impl Model {
         };
         let mut source = None;
         let decision = match &entry.asked {
+            Asked::Command(command) if self.is_repeated(command)? => no(Reason::AlreadyApplied),
             Asked::Command(command) => match self.seen_before(command) {
                 Some(reason) => no(reason),
                 None => {
@@ -159,6 +163,11 @@ impl Model {
             ) => (request_id.clone(), command_id.clone()),
             _ => Default::default(),
         };
+        let tenant = command.map_or_else(crate::books::tenant, |command| command.tenant.clone());
+        if !request_id.is_empty() && ends_request(&decision.body) {
+            self.requests
+                .insert((tenant.clone(), request_id.clone()), self.log_time);
+        }
         Ok(Event {
             event_id: EventId::of(lane(), self.epoch, entry.offset),
             request_id,
@@ -166,7 +175,7 @@ impl Model {
             command_offset: entry.offset,
             previous_command_offset: entry.previous,
             command_id,
-            tenant: command.map_or_else(crate::books::tenant, |command| command.tenant.clone()),
+            tenant,
             hold_id: match &entry.asked {
                 Asked::Command(command) => named_hold(command),
                 _ => None,
@@ -178,6 +187,23 @@ impl Model {
             lines: decision.lines,
             body: decision.body,
         })
+    }
+
+    /// Whether a record is the second of a request that was refused, or whose outcome would not show otherwise.
+    fn is_repeated(&self, command: &Command) -> Result<bool, Damage> {
+        let request = (command.tenant.clone(), command.request_id.to_string());
+        let recent = |at: &i64| at + self.rules.request_ms > self.log_time;
+        if !self.requests.get(&request).is_some_and(recent) {
+            return Ok(false);
+        }
+        match &command.body {
+            // A hold that is there answers for itself.
+            CommandBody::Reserve(reserve) => {
+                let id = HoldId::of(lane(), &command.tenant, &reserve.idempotency_key);
+                Ok(self.hold(id)?.is_none())
+            }
+            _ => Ok(true),
+        }
     }
 
     /// Why a forwarded command is not applied; one that is, is remembered.
@@ -580,6 +606,16 @@ impl Model {
             hold: None,
             lines: vec![self.line(tenant, sku, 0, None)?],
         })
+    }
+}
+
+fn ends_request(body: &EventBody) -> bool {
+    match body {
+        EventBody::CommandRefused { reason, .. } | EventBody::HoldRejected { reason, .. } => {
+            !matches!(reason, Reason::Busy | Reason::Stale | Reason::AlreadyApplied)
+        }
+        EventBody::PaymentBegun | EventBody::PaymentAborted { .. } => true,
+        _ => false,
     }
 }
 

@@ -1,6 +1,8 @@
 //! The whole picture of one lane, at one moment: what a rebuild of Redis starts from, and `verify` compares.
 
-use domain::{Fingerprint, Key, Lane, Ledger, Millis, Sku, Source, Tenant, UserId, ledger::Remembered};
+use domain::{
+    Fingerprint, Key, Lane, Ledger, Millis, RequestMark, Sku, Source, Tenant, UserId, ledger::Remembered, limits,
+};
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row, postgres::PgRow};
 
 use super::{
@@ -24,64 +26,86 @@ const CHUNK_ROWS: usize = 5_000;
 /// # Errors
 /// [`Error`] when the database does not answer.
 pub async fn load(pool: &PgPool, lane: Lane, remember_ms: Millis) -> Result<Option<(Checkpoint, Ledger)>, Error> {
+    load_telling(pool, lane, remember_ms, |_| {}).await
+}
+
+/// As [`load`]; tells as it goes on how many more rows were read.
+///
+/// # Errors
+/// [`Error`] when the database does not answer.
+pub async fn load_telling(
+    pool: &PgPool,
+    lane: Lane,
+    remember_ms: Millis,
+    mut tell: impl FnMut(usize) + Send,
+) -> Result<Option<(Checkpoint, Ledger)>, Error> {
     let mut transaction = pool
         .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         .await?;
     let Some(checkpoint) = checkpoint(&mut *transaction, lane).await? else {
         return Ok(None);
     };
+    // Compiling a query that looks up a million rows one by one takes longer than it saves.
+    sqlx::query("SET LOCAL jit = off").execute(&mut *transaction).await?;
     sqlx::query("SET LOCAL statement_timeout = 0")
         .execute(&mut *transaction)
         .await?;
     let lane = lane_number(lane);
     let forgotten_at = checkpoint.state.log_time.saturating_sub(remember_ms);
     let mut ledger = Ledger::default();
-    load_stock(&mut transaction, lane, &mut ledger).await?;
-    load_holds(&mut transaction, lane, forgotten_at, &mut ledger).await?;
-    load_parts(
-        &mut transaction,
-        lane,
-        checkpoint.state.log_time,
-        forgotten_at,
-        &mut ledger,
-    )
-    .await?;
-    load_limits(&mut transaction, lane, &mut ledger).await?;
-    load_commands(&mut transaction, lane, forgotten_at, &mut ledger).await?;
-    load_sources(&mut transaction, lane, forgotten_at, &mut ledger).await?;
+    let mut rows = Rows {
+        connection: &mut transaction,
+        tell: &mut tell,
+    };
+    load_stock(&mut rows, lane, &mut ledger).await?;
+    load_holds(&mut rows, lane, forgotten_at, &mut ledger).await?;
+    load_parts(&mut rows, lane, checkpoint.state.log_time, forgotten_at, &mut ledger).await?;
+    load_limits(&mut rows, lane, &mut ledger).await?;
+    load_commands(&mut rows, lane, forgotten_at, &mut ledger).await?;
+    load_sources(&mut rows, lane, forgotten_at, &mut ledger).await?;
+    load_requests(&mut rows, lane, checkpoint.state.log_time, &mut ledger).await?;
     transaction.commit().await?;
     Ok(Some((checkpoint, ledger)))
 }
 
-/// Hands each row of a query to `take`, a bounded number in memory at a time. A cursor takes no parameters, so whatever
-/// varies in the query must be a number of ours.
-async fn each_row(
-    connection: &mut PgConnection,
-    cursor: &str,
-    query: String,
-    mut take: impl FnMut(&PgRow) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let declare = format!("DECLARE {cursor} NO SCROLL CURSOR FOR {query}");
-    sqlx::query(AssertSqlSafe(declare))
-        .persistent(false)
-        .execute(&mut *connection)
-        .await?;
-    loop {
-        let fetch = format!("FETCH {CHUNK_ROWS} FROM {cursor}");
-        let rows = sqlx::query(AssertSqlSafe(fetch))
+/// The rows of one transaction.
+struct Rows<'a> {
+    connection: &'a mut PgConnection,
+    tell: &'a mut (dyn FnMut(usize) + Send),
+}
+
+impl Rows<'_> {
+    /// Hands each row of a query to `take`, a bounded number in memory at a time. A cursor takes no parameters, so whatever
+    /// varies in the query must be a number of ours.
+    async fn each(
+        &mut self,
+        cursor: &str,
+        query: String,
+        mut take: impl FnMut(&PgRow) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let declare = format!("DECLARE {cursor} NO SCROLL CURSOR FOR {query}");
+        sqlx::query(AssertSqlSafe(declare))
             .persistent(false)
-            .fetch_all(&mut *connection)
+            .execute(&mut *self.connection)
             .await?;
-        rows.iter().try_for_each(&mut take)?;
-        if rows.len() < CHUNK_ROWS {
-            return Ok(());
+        loop {
+            let fetch = format!("FETCH {CHUNK_ROWS} FROM {cursor}");
+            let rows = sqlx::query(AssertSqlSafe(fetch))
+                .persistent(false)
+                .fetch_all(&mut *self.connection)
+                .await?;
+            rows.iter().try_for_each(&mut take)?;
+            (self.tell)(rows.len());
+            if rows.len() < CHUNK_ROWS {
+                return Ok(());
+            }
         }
     }
 }
 
-async fn load_stock(connection: &mut PgConnection, lane: i16, ledger: &mut Ledger) -> Result<(), Error> {
+async fn load_stock(rows: &mut Rows<'_>, lane: i16, ledger: &mut Ledger) -> Result<(), Error> {
     let query = format!("SELECT * FROM stock WHERE lane = {lane}");
-    each_row(connection, "stock_of_lane", query, |row| {
+    rows.each("stock_of_lane", query, |row| {
         let (sku, stock) = read_stock(row)?;
         ledger
             .stock
@@ -91,12 +115,7 @@ async fn load_stock(connection: &mut PgConnection, lane: i16, ledger: &mut Ledge
     .await
 }
 
-async fn load_holds(
-    connection: &mut PgConnection,
-    lane: i16,
-    forgotten_at: Millis,
-    ledger: &mut Ledger,
-) -> Result<(), Error> {
+async fn load_holds(rows: &mut Rows<'_>, lane: i16, forgotten_at: Millis, ledger: &mut Ledger) -> Result<(), Error> {
     let query = format!(
         concat!(
             "SELECT ",
@@ -108,7 +127,7 @@ async fn load_holds(
         lane = lane,
         forgotten_at = forgotten_at
     );
-    each_row(connection, "holds_of_lane", query, |row| {
+    rows.each("holds_of_lane", query, |row| {
         let stored = read_hold(row)?;
         let known = ledger.holds.get(&stored.hold_id);
         if known.is_none_or(|known| known.terms.attempt < stored.hold.terms.attempt) {
@@ -120,7 +139,7 @@ async fn load_holds(
 }
 
 async fn load_parts(
-    connection: &mut PgConnection,
+    rows: &mut Rows<'_>,
     lane: i16,
     log_time: Millis,
     forgotten_at: Millis,
@@ -130,7 +149,7 @@ async fn load_parts(
         "SELECT *, lines::text AS lines_json, cart::text AS cart_json FROM hold_parts WHERE lane = {lane} \
          AND (state IN ('held', 'settled') OR changed_at > {forgotten_at} OR relay_until > {log_time})"
     );
-    each_row(connection, "parts_of_lane", query, |row| {
+    rows.each("parts_of_lane", query, |row| {
         let (id, part) = read_part(row)?;
         ledger.parts.insert(id, part);
         Ok(())
@@ -138,9 +157,9 @@ async fn load_parts(
     .await
 }
 
-async fn load_limits(connection: &mut PgConnection, lane: i16, ledger: &mut Ledger) -> Result<(), Error> {
+async fn load_limits(rows: &mut Rows<'_>, lane: i16, ledger: &mut Ledger) -> Result<(), Error> {
     let query = format!("SELECT * FROM user_limits WHERE lane = {lane} AND counted <> 0");
-    each_row(connection, "limits_of_lane", query, |row| {
+    rows.each("limits_of_lane", query, |row| {
         let key = (
             legal(row, "user_limits", "tenant", Tenant::parse)?,
             legal(row, "user_limits", "sku", Sku::parse)?,
@@ -152,15 +171,10 @@ async fn load_limits(connection: &mut PgConnection, lane: i16, ledger: &mut Ledg
     .await
 }
 
-async fn load_commands(
-    connection: &mut PgConnection,
-    lane: i16,
-    forgotten_at: Millis,
-    ledger: &mut Ledger,
-) -> Result<(), Error> {
+async fn load_commands(rows: &mut Rows<'_>, lane: i16, forgotten_at: Millis, ledger: &mut Ledger) -> Result<(), Error> {
     const TABLE: &str = "remembered_commands";
     let query = format!("SELECT * FROM {TABLE} WHERE lane = {lane} AND applied_at > {forgotten_at}");
-    each_row(connection, "commands_of_lane", query, |row| {
+    rows.each("commands_of_lane", query, |row| {
         let key = (
             legal(row, TABLE, "tenant", Tenant::parse)?,
             legal(row, TABLE, "command_id", |text| Key::parse("command_id", text))?,
@@ -174,14 +188,9 @@ async fn load_commands(
     .await
 }
 
-async fn load_sources(
-    connection: &mut PgConnection,
-    lane: i16,
-    forgotten_at: Millis,
-    ledger: &mut Ledger,
-) -> Result<(), Error> {
+async fn load_sources(rows: &mut Rows<'_>, lane: i16, forgotten_at: Millis, ledger: &mut Ledger) -> Result<(), Error> {
     let query = format!("SELECT * FROM remembered_sources WHERE lane = {lane} AND applied_at > {forgotten_at}");
-    each_row(connection, "sources_of_lane", query, |row| {
+    rows.each("sources_of_lane", query, |row| {
         let source = Source {
             topic: row.try_get("topic")?,
             partition: row.try_get("source_partition")?,
@@ -189,6 +198,19 @@ async fn load_sources(
             log_time: row.try_get("log_time")?,
         };
         ledger.sources.insert(source, row.try_get("applied_at")?);
+        Ok(())
+    })
+    .await
+}
+
+async fn load_requests(rows: &mut Rows<'_>, lane: i16, log_time: Millis, ledger: &mut Ledger) -> Result<(), Error> {
+    let forgotten_at = log_time - limits::REMEMBER_REQUEST_MS;
+    let query = format!(
+        "SELECT mark, decided_at FROM refused_requests WHERE lane = {lane} AND decided_at > {forgotten_at} ORDER BY decided_at"
+    );
+    rows.each("requests_of_lane", query, |row| {
+        let mark = RequestMark::from_number(row.try_get("mark")?);
+        ledger.requests.insert(mark, row.try_get("decided_at")?);
         Ok(())
     })
     .await
