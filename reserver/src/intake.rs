@@ -7,7 +7,7 @@ use std::{
 
 use domain::{Lane, Reason};
 use plumbing::kafka::consumer;
-use rdkafka::{Message, Timestamp, message::BorrowedMessage};
+use rdkafka::{Message, Timestamp};
 use schemas::{
     codec::{DecodeError, Learned},
     headers::TRACEPARENT,
@@ -18,6 +18,7 @@ use crate::{
     Shared,
     end::End,
     pack::{self, Asked, Entry},
+    world::World,
 };
 
 /// Most commands in one script call.
@@ -102,7 +103,7 @@ impl Intake {
     }
 
     /// Takes a record from the commands partition.
-    pub(crate) fn take(&mut self, message: &BorrowedMessage<'_>) -> Result<(), End> {
+    pub(crate) fn take(&mut self, message: &impl Message) -> Result<(), End> {
         let offset = message.offset();
         if offset <= self.previous {
             return Ok(());
@@ -165,7 +166,7 @@ impl Intake {
     }
 
     /// The next batch; empty where nothing waits, or the next record has to wait for the registry or an upgrade.
-    pub(crate) fn next_batch(&mut self, shared: &Shared, lane: Lane) -> Result<Batch, End> {
+    pub(crate) fn next_batch<W: World>(&mut self, shared: &Shared<W>, lane: Lane) -> Result<Batch, End> {
         let mut batch = Batch::default();
         let mut lines = 0;
         while batch.entries.len() < BATCH_COMMANDS && lines < BATCH_LINES {
@@ -240,7 +241,7 @@ type Read = Result<Asked, String>;
 
 impl Schemas {
     /// Reads a record; `None` when it has to wait.
-    fn read(&mut self, shared: &Shared, lane: Lane, raw: &Raw) -> Result<Option<Read>, End> {
+    fn read<W: World>(&mut self, shared: &Shared<W>, lane: Lane, raw: &Raw) -> Result<Option<Read>, End> {
         let Some(value) = &raw.value else {
             return Ok(Some(Err("the value is null".to_owned())));
         };
@@ -276,19 +277,19 @@ impl Schemas {
         }
     }
 
-    fn ask(&mut self, shared: &Shared, lane: Lane, id: u32) -> Known {
-        let now = Instant::now();
+    fn ask<W: World>(&mut self, shared: &Shared<W>, lane: Lane, id: u32) -> Known {
+        let now = shared.world.now();
         if self.poison_until.get(&id).is_some_and(|until| now < *until) {
             return Known::No;
         }
         if self.ask_again.is_some_and(|again| now < again) {
             return Known::NotYet;
         }
-        match shared.runtime.block_on(shared.codec.learn(id)) {
+        match shared.world.wait(shared.codec.learn(id)) {
             Ok(Learned::Schema) => return Known::Yes,
             Ok(Learned::NoSuchSchema) => {
                 let since = *self.asked_since.entry(id).or_insert(now);
-                if since.elapsed() >= Duration::from_secs(shared.options.unknown_schema_seconds) {
+                if now - since >= Duration::from_secs(shared.options.unknown_schema_seconds) {
                     self.asked_since.remove(&id);
                     self.poison_until.insert(id, now + POISON_FOR);
                     return Known::No;
@@ -305,13 +306,13 @@ impl Schemas {
                 tracing::warn!(lane = lane.number(), id, %error, "lane.waiting for the schema registry");
             }
         }
-        self.ask_again = Some(Instant::now() + Duration::from_millis(500));
+        self.ask_again = Some(shared.world.now() + Duration::from_millis(500));
         Known::NotYet
     }
 }
 
 /// Whether a command belongs to this lane.
-fn route(shared: &Shared, lane: Lane, command: domain::Command) -> Read {
+fn route<W: World>(shared: &Shared<W>, lane: Lane, command: domain::Command) -> Read {
     let refuse = |reason, message: &str| {
         Ok(Asked::Refused {
             command_id: command.command_id.to_string(),

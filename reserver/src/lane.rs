@@ -6,7 +6,7 @@ use domain::Lane;
 use plumbing::{backoff::Backoff, stop::Stop};
 use tokio::sync::watch;
 
-use crate::{Shared, end::End, open, pause, tail::Tail};
+use crate::{Shared, end::End, open, tail::Tail, world::World};
 
 /// How often a lane that is not ours looks whether it has become ours.
 const HINT_POLL: Duration = Duration::from_millis(20);
@@ -14,9 +14,11 @@ const HINT_POLL: Duration = Duration::from_millis(20);
 const HALT_PAUSE: Duration = Duration::from_secs(10);
 
 /// Runs a lane until the process stops.
-pub(crate) fn run(shared: &Shared, lane: Lane, assigned: &watch::Receiver<BTreeSet<i32>>, stop: &Stop) {
-    let health = shared.context.health.component(format!("lane-{lane}"));
-    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+pub fn run<W: World>(shared: &Shared<W>, lane: Lane, assigned: &watch::Receiver<BTreeSet<i32>>, stop: &Stop) {
+    let health = shared.health.component(format!("lane-{lane}"));
+    // Each owner waits in its own way, so that two do not meet again and again.
+    let (_, seed) = shared.world.nonce().as_u64_pair();
+    let mut backoff = Backoff::seeded(Duration::from_millis(50), Duration::from_secs(2), seed);
     let mut tail = None::<Tail>;
     let ours = || assigned.borrow().contains(&lane.partition());
     while !stop.is_requested() {
@@ -27,7 +29,7 @@ pub(crate) fn run(shared: &Shared, lane: Lane, assigned: &watch::Receiver<BTreeS
             } else {
                 health.up();
             }
-            pause(stop, HINT_POLL);
+            shared.pause(stop, HINT_POLL);
             continue;
         }
         let end = match open::open(shared, lane, tail, stop) {
@@ -51,11 +53,11 @@ pub(crate) fn run(shared: &Shared, lane: Lane, assigned: &watch::Receiver<BTreeS
                     "lane.lost: it is opened again from the log"
                 );
                 health.down(format!("opening again: {reason}"));
-                pause(stop, backoff.next_delay());
+                shared.pause(stop, backoff.next_delay());
             }
             End::Down(reason) => {
                 health.down(reason);
-                pause(stop, backoff.next_delay());
+                shared.pause(stop, backoff.next_delay());
             }
             End::Halt(reason) => {
                 tracing::error!(
@@ -65,7 +67,7 @@ pub(crate) fn run(shared: &Shared, lane: Lane, assigned: &watch::Receiver<BTreeS
                 );
                 health.down(format!("halted: {reason}"));
                 tail = None;
-                pause(stop, HALT_PAUSE);
+                shared.pause(stop, HALT_PAUSE);
             }
         }
     }

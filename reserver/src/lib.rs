@@ -24,6 +24,7 @@ mod restore;
 pub mod scripts;
 mod tail;
 mod turn;
+pub mod world;
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,6 +32,7 @@ use anyhow::Context as _;
 use domain::{Lane, Text};
 use plumbing::{
     config::Connections,
+    health::Health,
     kafka,
     service::Context,
     stop::Stop,
@@ -38,9 +40,10 @@ use plumbing::{
     wait::{self, Attempt},
 };
 use schemas::{Codec, Registry, Topics};
-use sqlx::PgPool;
 use tokio::runtime::Handle;
+use world::{World, live::Live};
 
+pub use lane::run as run_lane;
 pub use options::{Config, Options};
 pub use rebuild::Progress;
 pub use restore::{Restored, restore};
@@ -49,28 +52,50 @@ pub use restore::{Restored, restore};
 pub(crate) const SOURCE: &str = "/holdfast/reserver";
 
 /// What all lanes of one reserver share.
-pub(crate) struct Shared {
-    pub(crate) connections: Connections,
-    pub(crate) options: Options,
-    pub(crate) topics: Topics,
-    pub(crate) lanes: u16,
-    pub(crate) codec: Codec,
-    pub(crate) postgres: PgPool,
-    pub(crate) owner: Text,
-    pub(crate) runtime: Handle,
-    pub(crate) context: Context,
+pub struct Shared<W> {
+    /// What they work with.
+    pub world: W,
+    /// What was configured.
+    pub options: Options,
+    /// Begin of all Redis keys.
+    pub redis_prefix: String,
+    /// Full names of the topics.
+    pub topics: Topics,
+    /// The group whose committed offsets are the forward cursors.
+    pub forwards_group: String,
+    /// How many lanes there are.
+    pub lanes: u16,
+    /// Bytes of records, and back.
+    pub codec: Codec,
+    /// Who this is, for people who read a `LaneOpened`.
+    pub owner: Text,
+    /// Where lanes say what they wait for.
+    pub health: Health,
 }
 
-impl Shared {
+impl<W: World> Shared<W> {
     /// What decisions need of the configuration.
     pub(crate) fn rules(&self) -> pack::Rules {
         self.options.rules(self.lanes)
     }
 
-    /// The group whose committed offsets are the forward cursors.
-    pub(crate) fn forwards_group(&self) -> String {
-        format!("{}holdfast.forwards", self.connections.topic_prefix)
+    /// Sleeps on a lane's thread, but not past a request to stop.
+    pub(crate) fn pause(&self, stop: &Stop, delay: Duration) {
+        let until = self.world.now() + delay;
+        while !stop.is_requested() {
+            let left = until.saturating_duration_since(self.world.now());
+            if left.is_zero() {
+                return;
+            }
+            self.world.sleep(left.min(Duration::from_millis(20)));
+        }
     }
+}
+
+/// The group of forward cursors.
+#[must_use]
+pub fn forwards_group(topic_prefix: &str) -> String {
+    format!("{topic_prefix}holdfast.forwards")
 }
 
 /// Runs the reserver until it is asked to stop.
@@ -83,9 +108,9 @@ pub async fn run(connections: Connections, options: Options, context: Context) -
         return Ok(());
     };
     let stop = tasks.stop().clone();
-    let group = format!("{}holdfast.reserver", shared.connections.topic_prefix);
+    let group = format!("{}holdfast.reserver", shared.world.connections.topic_prefix);
     let (assigned, member) = kafka::group::join(
-        &shared.connections.kafka_brokers,
+        &shared.world.connections.kafka_brokers,
         "holdfast-reserver",
         &group,
         &shared.topics.commands,
@@ -111,7 +136,7 @@ async fn shared_by_lanes(
     connections: Connections,
     options: Options,
     context: Context,
-) -> anyhow::Result<Option<Shared>> {
+) -> anyhow::Result<Option<Shared<Live>>> {
     let topics = Topics::with_prefix(&connections.topic_prefix);
     let Some((codec, lanes)) = wait_for_dependencies(&connections, &topics, &context).await? else {
         return Ok(None);
@@ -119,16 +144,23 @@ async fn shared_by_lanes(
     let postgres = plumbing::postgres::connect_lazy(&connections.postgres_url, "holdfast-reserver", 2)?;
     let owner = Text::parse("owner", &format!("{}/{}", hostname(), std::process::id()))
         .unwrap_or_else(|_| pack::sentence("reserver"));
+    let forwards_group = forwards_group(&connections.topic_prefix);
     Ok(Some(Shared {
-        connections,
-        options,
+        redis_prefix: connections.redis_prefix.clone(),
         topics,
+        forwards_group: forwards_group.clone(),
         lanes,
         codec,
-        postgres,
         owner,
-        runtime: Handle::current(),
-        context,
+        health: context.health,
+        world: Live {
+            connections,
+            group: forwards_group,
+            linger_ms: options.reserver_linger_ms.clone(),
+            postgres,
+            runtime: Handle::current(),
+        },
+        options,
     }))
 }
 
@@ -179,16 +211,4 @@ async fn lanes_of(connections: &Connections, topics: &Topics) -> Result<u16, Att
                 "{commands} partitions are more than the 4096 lanes that a hold id can name"
             ))
         })
-}
-
-/// Sleeps on a lane's thread, but not past a request to stop.
-pub(crate) fn pause(stop: &Stop, delay: Duration) {
-    let until = std::time::Instant::now() + delay;
-    while !stop.is_requested() {
-        let left = until.saturating_duration_since(std::time::Instant::now());
-        if left.is_zero() {
-            return;
-        }
-        std::thread::sleep(left.min(Duration::from_millis(20)));
-    }
 }

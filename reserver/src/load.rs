@@ -17,6 +17,7 @@ use crate::{
     pack::{self, Rules},
     rebuild::{Progress, done},
     scripts::LaneRedis,
+    world::LaneConnection,
 };
 
 /// Arguments of one command: Lua's `unpack` fails at 8,000.
@@ -28,8 +29,8 @@ const CHUNK_BYTES: usize = 128 * 1024;
 type Forget = (i64, String);
 
 /// Writes all keys of the ledger in the generation of an epoch.
-pub(crate) fn load(
-    redis: &mut LaneRedis,
+pub(crate) fn load<C: LaneConnection>(
+    redis: &mut LaneRedis<C>,
     keys: &LaneKeys,
     epoch: i64,
     ledger: &Ledger,
@@ -92,8 +93,8 @@ impl Command {
     }
 }
 
-struct Loader<'a> {
-    redis: &'a mut LaneRedis,
+struct Loader<'a, C> {
+    redis: &'a mut LaneRedis<C>,
     epoch: i64,
     writes: Vec<Vec<Vec<u8>>>,
     bytes: usize,
@@ -102,7 +103,7 @@ struct Loader<'a> {
     progress: &'a (dyn Fn(Progress) + Sync),
 }
 
-impl Loader<'_> {
+impl<C: LaneConnection> Loader<'_, C> {
     fn add(&mut self, command: &mut Command, arguments: Vec<Vec<u8>>) -> Result<(), End> {
         command.arguments.extend(arguments);
         if command.arguments.len() >= COMMAND_ARGUMENTS {

@@ -1,17 +1,14 @@
 //! Reading stretches of a lane's logs, one after the other, on the lane's thread.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use plumbing::{
-    kafka::{
-        KafkaError,
-        consumer::{self, Reader},
-    },
-    stop::Stop,
+use plumbing::{kafka::KafkaError, stop::Stop};
+use rdkafka::Message;
+
+use crate::{
+    end::End,
+    world::{LogReader, World},
 };
-use rdkafka::{Message, message::BorrowedMessage};
-
-use crate::end::End;
 
 /// A broker that gives nothing for so long is down.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -20,33 +17,32 @@ const PATIENCE: Duration = Duration::from_secs(15);
 ///
 /// # Errors
 /// [`End::Down`] when the broker gives nothing for 15 s; [`End::Stopped`]; whatever `each` returns.
-pub(crate) fn read(
-    reader: &Reader,
-    topic: &str,
-    partition: i32,
-    from: i64,
+pub(crate) fn read<'r, W: World>(
+    world: &W,
+    reader: &'r W::Reader,
+    (topic, partition, from): (&str, i32, i64),
     stop: &Stop,
-    mut each: impl FnMut(&BorrowedMessage<'_>) -> Result<bool, End>,
+    mut each: impl FnMut(&<W::Reader as LogReader>::Record<'r>) -> Result<bool, End>,
 ) -> Result<(), End> {
-    consumer::assign(reader, &[(topic, partition, from)])?;
-    let mut heard = Instant::now();
+    reader.assign(&[(topic, partition, from)])?;
+    let mut heard = world.now();
     loop {
         match reader.poll(Duration::from_millis(50)) {
             Some(Ok(message)) if message.topic() == topic && message.offset() >= from => {
-                heard = Instant::now();
+                heard = world.now();
                 if each(&message)? {
                     return Ok(());
                 }
             }
             Some(Ok(_)) => {}
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
-            Some(Err(error)) if heard.elapsed() > PATIENCE => return Err(error.into()),
+            Some(Err(error)) if world.now() - heard > PATIENCE => return Err(error.into()),
             Some(Err(_)) | None => {}
         }
         if stop.is_requested() {
             return Err(End::Stopped);
         }
-        if heard.elapsed() > PATIENCE {
+        if world.now() - heard > PATIENCE {
             return Err(End::Down(format!("Kafka gives nothing of {topic}/{partition}")));
         }
     }

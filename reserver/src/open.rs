@@ -5,13 +5,10 @@ use std::time::Duration;
 use domain::{Event, EventBody, EventId, Lane, LaneState, Tenant};
 use plumbing::{
     failpoint,
-    kafka::{
-        consumer::{self, Reader},
-        producer::{Producer, Record},
-    },
+    kafka::{consumer, producer::Record},
     stop::Stop,
 };
-use rdkafka::{Message, Offset, TopicPartitionList, consumer::Consumer};
+use rdkafka::Message;
 use schemas::{headers, keys::LaneKeys};
 
 use crate::{
@@ -23,14 +20,15 @@ use crate::{
     scripts::{Claimed, LaneRedis},
     tail::Tail,
     turn::{Turn, TurnParts},
+    world::{LogReader as _, LogWriter as _, World},
 };
 
 /// A lane that is owned in the log: what comes next is to take it, or to rebuild it, in Redis.
-pub(crate) struct Owned {
+pub(crate) struct Owned<W: World> {
     pub(crate) keys: LaneKeys,
-    pub(crate) redis: LaneRedis,
-    pub(crate) reader: Reader,
-    producer: Producer,
+    pub(crate) redis: LaneRedis<W::Redis>,
+    pub(crate) reader: W::Reader,
+    writer: W::Writer,
     pub(crate) epoch: i64,
     /// The fold up to our own `LaneOpened`.
     pub(crate) tail: Tail,
@@ -41,7 +39,12 @@ pub(crate) struct Owned {
 /// Opens the lane: on return this owner's `LaneOpened` is in the log, and Redis is what the log says.
 ///
 /// `tail` is where an earlier turn of this process left the fold.
-pub(crate) fn open<'a>(shared: &'a Shared, lane: Lane, tail: Option<Tail>, stop: &Stop) -> Result<Turn<'a>, End> {
+pub(crate) fn open<'a, W: World>(
+    shared: &'a Shared<W>,
+    lane: Lane,
+    tail: Option<Tail>,
+    stop: &Stop,
+) -> Result<Turn<'a, W>, End> {
     let mut owned = own_in_log(shared, lane, tail, stop)?;
     failpoint::reach("reserver.opened");
     let (epoch, state) = (owned.epoch, owned.tail.state);
@@ -69,7 +72,7 @@ pub(crate) fn open<'a>(shared: &'a Shared, lane: Lane, tail: Option<Tail>, stop:
     let Owned {
         mut redis,
         reader,
-        producer,
+        writer,
         tail,
         forwards,
         ..
@@ -91,7 +94,7 @@ pub(crate) fn open<'a>(shared: &'a Shared, lane: Lane, tail: Option<Tail>, stop:
         lane,
         epoch,
         reader,
-        producer,
+        writer,
         redis,
         tail,
         forwards,
@@ -100,25 +103,29 @@ pub(crate) fn open<'a>(shared: &'a Shared, lane: Lane, tail: Option<Tail>, stop:
 }
 
 /// Rule 2, and rule 9 where the logs alone show that something is lost.
-pub(crate) fn own_in_log(shared: &Shared, lane: Lane, tail: Option<Tail>, stop: &Stop) -> Result<Owned, End> {
-    let keys = LaneKeys::new(&shared.connections.redis_prefix, lane);
-    let mut redis = LaneRedis::connect(shared.connections.redis_url.expose(), keys.clone())?;
+pub(crate) fn own_in_log<W: World>(
+    shared: &Shared<W>,
+    lane: Lane,
+    tail: Option<Tail>,
+    stop: &Stop,
+) -> Result<Owned<W>, End> {
+    let keys = LaneKeys::new(&shared.redis_prefix, lane);
+    let mut redis = LaneRedis::over(shared.world.redis()?, keys.clone())?;
     if let Some(policy) = redis.eviction_policy().filter(|policy| policy != "noeviction") {
         return Err(End::Halt(format!(
             "Redis has maxmemory-policy {policy}, which may drop stock: set it to noeviction"
         )));
     }
     let client = format!("holdfast-reserver-{lane}");
-    let brokers = &shared.connections.kafka_brokers;
-    let reader = consumer::reader(brokers, &client, &shared.forwards_group())?;
-    let producer = Producer::new(brokers, &client, &shared.options.reserver_linger_ms)?;
+    let reader = shared.world.reader(&client)?;
+    let writer = shared.world.writer(&client)?;
 
     let from = match tail {
-        Some(tail) if tail.next >= consumer::bounds(&reader, &shared.topics.events, lane.partition())?.0 => tail,
+        Some(tail) if tail.next >= reader.bounds(&shared.topics.events, lane.partition())?.0 => tail,
         // Away for longer than the log goes back, or here for the first time.
         _ => find_start(shared, lane, &reader)?,
     };
-    let epoch = own(shared, lane, &producer)?;
+    let epoch = own(shared, lane, &writer)?;
     let (read, forwards) = read_up_to(shared, lane, &reader, from, epoch, stop)?;
     if read.state.epoch != epoch {
         return Err(End::Lost(format!(
@@ -131,7 +138,7 @@ pub(crate) fn own_in_log(shared: &Shared, lane: Lane, tail: Option<Tail>, stop: 
         keys,
         redis,
         reader,
-        producer,
+        writer,
         epoch,
         tail: read,
         forwards,
@@ -140,16 +147,14 @@ pub(crate) fn own_in_log(shared: &Shared, lane: Lane, tail: Option<Tail>, stop: 
 }
 
 /// Where this process starts to read the lane's events: the forward cursor, else the beginning, else the checkpoint.
-fn find_start(shared: &Shared, lane: Lane, reader: &Reader) -> Result<Tail, End> {
-    let (low, high) = consumer::bounds(reader, &shared.topics.events, lane.partition())?;
+fn find_start<W: World>(shared: &Shared<W>, lane: Lane, reader: &W::Reader) -> Result<Tail, End> {
+    let (low, high) = reader.bounds(&shared.topics.events, lane.partition())?;
     if let Some(cursor) = committed_cursor(shared, lane, reader)? {
         if cursor.next < low {
             return Err(End::Halt(format!(
                 "the forward cursor of {}/{lane} is at {}, but the log starts at {low}: events that had to be forwarded \
                  may be gone. If none were, reset the group `{}` to {low}",
-                shared.topics.events,
-                cursor.next,
-                shared.forwards_group()
+                shared.topics.events, cursor.next, shared.forwards_group
             )));
         }
         if cursor.next <= high {
@@ -158,9 +163,7 @@ fn find_start(shared: &Shared, lane: Lane, reader: &Reader) -> Result<Tail, End>
         return Err(End::Halt(format!(
             "the forward cursor of {}/{lane} is at {}, beyond the log's end {high}: the topic was made anew. Delete the \
              group `{}` and the lanes' rows in Postgres if that was intended",
-            shared.topics.events,
-            cursor.next,
-            shared.forwards_group()
+            shared.topics.events, cursor.next, shared.forwards_group
         )));
     }
     // Kafka forgets the cursor with its topic, so a topic that was made anew shows only beside what Postgres has of the old one.
@@ -182,20 +185,13 @@ fn find_start(shared: &Shared, lane: Lane, reader: &Reader) -> Result<Tail, End>
 
 /// The forward cursor. Every lane also looks at that of lane 0, which says how many lanes there were: a lane that is new
 /// because somebody added partitions would sell SKUs that live in another.
-fn committed_cursor(shared: &Shared, lane: Lane, reader: &Reader) -> Result<Option<Tail>, End> {
+fn committed_cursor<W: World>(shared: &Shared<W>, lane: Lane, reader: &W::Reader) -> Result<Option<Tail>, End> {
     let topic = &shared.topics.events;
-    let mut wanted = TopicPartitionList::new();
-    wanted.add_partition(topic, 0);
-    if lane.partition() != 0 {
-        wanted.add_partition(topic, lane.partition());
-    }
-    let found = reader.committed_offsets(wanted, consumer::ASK_TIMEOUT)?;
+    let both = [0, lane.partition()];
+    let wanted = if lane.partition() == 0 { &both[..1] } else { &both };
     let mut cursor = None;
-    for element in found.elements() {
-        let Offset::Offset(next) = element.offset() else {
-            continue;
-        };
-        let Some((tail, lanes)) = Tail::from_metadata(next, element.metadata()) else {
+    for found in reader.committed(topic, wanted)? {
+        let Some((tail, lanes)) = Tail::from_metadata(found.next, &found.metadata) else {
             continue;
         };
         if lanes != i64::from(shared.lanes) {
@@ -205,7 +201,7 @@ fn committed_cursor(shared: &Shared, lane: Lane, reader: &Reader) -> Result<Opti
                 shared.lanes
             )));
         }
-        if element.partition() == lane.partition() {
+        if found.partition == lane.partition() {
             cursor = Some(tail);
         }
     }
@@ -213,8 +209,8 @@ fn committed_cursor(shared: &Shared, lane: Lane, reader: &Reader) -> Result<Opti
 }
 
 /// Writes our `LaneOpened` and returns its offset: our epoch.
-fn own(shared: &Shared, lane: Lane, producer: &Producer) -> Result<i64, End> {
-    let nonce = plumbing::id::random();
+fn own<W: World>(shared: &Shared<W>, lane: Lane, writer: &W::Writer) -> Result<i64, End> {
+    let nonce = shared.world.nonce();
     let event = Event {
         event_id: EventId::from_uuid(nonce),
         request_id: String::new(),
@@ -224,7 +220,7 @@ fn own(shared: &Shared, lane: Lane, producer: &Producer) -> Result<i64, End> {
         command_id: String::new(),
         tenant: Tenant::parse("default").expect("a legal tenant"),
         hold_id: None,
-        decided_at: plumbing::time::now_ms(),
+        decided_at: shared.world.now_ms(),
         source: None,
         hold: None,
         part: None,
@@ -234,7 +230,7 @@ fn own(shared: &Shared, lane: Lane, producer: &Producer) -> Result<i64, End> {
             owner: shared.owner.clone(),
         },
     };
-    let acknowledged = producer.send(Record {
+    let acknowledged = writer.send(Record {
         topic: &shared.topics.events,
         partition: Some(lane.partition()),
         key: None,
@@ -242,8 +238,8 @@ fn own(shared: &Shared, lane: Lane, producer: &Producer) -> Result<i64, End> {
         headers: &headers::of_event(&event, crate::SOURCE),
     })?;
     let position = shared
-        .runtime
-        .block_on(acknowledged)
+        .world
+        .wait(acknowledged)
         .map_err(|error| End::Down(format!("Kafka did not take our LaneOpened: {error}")))?;
     metrics::gauge!("holdfast_lane_epoch", "lane" => lane.to_string()).set(position.offset as f64);
     Ok(position.offset)
@@ -268,32 +264,26 @@ pub(crate) enum What {
 }
 
 /// Reads the events up to and with our own `LaneOpened`. Reading the last decision before one's own record oversells.
-fn read_up_to(
-    shared: &Shared,
+fn read_up_to<W: World>(
+    shared: &Shared<W>,
     lane: Lane,
-    reader: &Reader,
+    reader: &W::Reader,
     from: Tail,
     epoch: i64,
     stop: &Stop,
 ) -> Result<(Tail, Vec<Unforwarded>), End> {
     let mut tail = from;
     let mut forwards = Vec::new();
-    log::read(
-        reader,
-        &shared.topics.events,
-        lane.partition(),
-        from.next,
-        stop,
-        |message| {
-            let (_, verdict) = tail.read(message);
-            if verdict == domain::Verdict::Valid
-                && let Some(forward) = forward_of(shared, lane, message)?
-            {
-                forwards.push(forward);
-            }
-            Ok(message.offset() >= epoch)
-        },
-    )?;
+    let place = (shared.topics.events.as_str(), lane.partition(), from.next);
+    log::read(&shared.world, reader, place, stop, |message| {
+        let (_, verdict) = tail.read(message);
+        if verdict == domain::Verdict::Valid
+            && let Some(forward) = forward_of(shared, lane, message)?
+        {
+            forwards.push(forward);
+        }
+        Ok(message.offset() >= epoch)
+    })?;
     if tail.next <= epoch {
         return Err(End::Down(format!("our LaneOpened at {epoch} cannot be read back yet")));
     }
@@ -315,10 +305,10 @@ const FORWARDING: [&str; 10] = [
 ];
 
 /// The copy that a valid event of this turn asks for.
-pub(crate) fn copy_of(
-    shared: &Shared,
+pub(crate) fn copy_of<W: World>(
+    shared: &Shared<W>,
     lane: Lane,
-    message: &rdkafka::message::BorrowedMessage<'_>,
+    message: &impl Message,
 ) -> Result<Option<Unforwarded>, End> {
     let is_copied = consumer::headers(message)
         .any(|(name, value)| name == "ce_type" && value == Some(b"holdfast.CommandForwarded"));
@@ -330,11 +320,7 @@ pub(crate) fn copy_of(
 }
 
 /// The forward that a valid event asks for.
-fn forward_of(
-    shared: &Shared,
-    lane: Lane,
-    message: &rdkafka::message::BorrowedMessage<'_>,
-) -> Result<Option<Unforwarded>, End> {
+fn forward_of<W: World>(shared: &Shared<W>, lane: Lane, message: &impl Message) -> Result<Option<Unforwarded>, End> {
     let may_forward = consumer::headers(message)
         .find(|(name, _)| *name == "ce_type")
         .and_then(|(_, kind)| std::str::from_utf8(kind?).ok()?.strip_prefix("holdfast."))
@@ -358,8 +344,8 @@ fn forward_of(
 }
 
 /// Halts where the commands' log cannot be the one that was decided (rule 9); returns where it ends.
-fn check_commands(shared: &Shared, lane: Lane, reader: &Reader, state: &LaneState) -> Result<i64, End> {
-    let (low, high) = consumer::bounds(reader, &shared.topics.commands, lane.partition())?;
+fn check_commands<W: World>(shared: &Shared<W>, lane: Lane, reader: &W::Reader, state: &LaneState) -> Result<i64, End> {
+    let (low, high) = reader.bounds(&shared.topics.commands, lane.partition())?;
     let decided = state.last_command_offset;
     let topic = &shared.topics.commands;
     if decided >= high && decided >= 0 {
@@ -381,9 +367,14 @@ fn check_commands(shared: &Shared, lane: Lane, reader: &Reader, state: &LaneStat
 }
 
 /// A Redis that names a newer epoch: a newer owner, or a Redis of another log.
-pub(crate) fn newer_in_redis(shared: &Shared, lane: Lane, reader: &Reader, newer: i64) -> Result<End, End> {
-    std::thread::sleep(Duration::from_millis(100));
-    let (_, high) = consumer::bounds(reader, &shared.topics.events, lane.partition())?;
+pub(crate) fn newer_in_redis<W: World>(
+    shared: &Shared<W>,
+    lane: Lane,
+    reader: &W::Reader,
+    newer: i64,
+) -> Result<End, End> {
+    shared.world.sleep(Duration::from_millis(100));
+    let (_, high) = reader.bounds(&shared.topics.events, lane.partition())?;
     if newer >= high {
         return Ok(End::Halt(format!(
             "Redis says that lane {lane} is owned by epoch {newer}, but {} ends at {high}: this Redis belongs to another \

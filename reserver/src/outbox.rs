@@ -11,10 +11,7 @@ use domain::{
 };
 use plumbing::{
     failpoint,
-    kafka::{
-        consumer,
-        producer::{Position, Prepared, ProduceError, Producer, Record},
-    },
+    kafka::producer::{Position, Prepared, ProduceError, Record},
     stop::Stop,
 };
 use rdkafka::Message;
@@ -28,6 +25,7 @@ use crate::{
     log,
     open::{Unforwarded, What},
     pack,
+    world::{LogWriter as _, World},
 };
 
 /// The first produce of this turn that failed; its result is unknown, so the turn is over.
@@ -74,10 +72,10 @@ struct Sent {
 }
 
 /// What a lane produces in one turn.
-pub(crate) struct Outbox<'a> {
-    shared: &'a Shared,
+pub(crate) struct Outbox<'a, W: World> {
+    shared: &'a Shared<W>,
     lane: Lane,
-    producer: Producer,
+    writer: W::Writer,
     failure: Failure,
     forwardable: HashMap<i64, Forwardable>,
     relayed: HashMap<i64, Relayed>,
@@ -86,12 +84,12 @@ pub(crate) struct Outbox<'a> {
     owing: bool,
 }
 
-impl<'a> Outbox<'a> {
-    pub(crate) fn new(shared: &'a Shared, lane: Lane, producer: Producer) -> Self {
+impl<'a, W: World> Outbox<'a, W> {
+    pub(crate) fn new(shared: &'a Shared<W>, lane: Lane, writer: W::Writer) -> Self {
         Self {
             shared,
             lane,
-            producer,
+            writer,
             failure: Failure::default(),
             forwardable: HashMap::new(),
             relayed: HashMap::new(),
@@ -118,9 +116,7 @@ impl<'a> Outbox<'a> {
 
     /// Queues the events of a batch, in order and in one go, so that they share a request.
     pub(crate) fn publish(&self, batch: Vec<Prepared>) {
-        for record in batch {
-            self.producer.send_prepared(&self.shared.topics.events, record);
-        }
+        self.writer.publish(&self.shared.topics.events, batch);
     }
 
     /// The reason why the turn is over, if a produce failed.
@@ -139,7 +135,7 @@ impl<'a> Outbox<'a> {
                 ("holdfast.error.stage", "reserver".to_owned()),
                 ("holdfast.error.message", record.message.clone()),
             ];
-            acknowledgements.push(self.producer.send(Record {
+            acknowledgements.push(self.writer.send(Record {
                 topic: &self.shared.topics.dead_letters,
                 partition: Some(0),
                 key: record.key.as_deref(),
@@ -148,7 +144,7 @@ impl<'a> Outbox<'a> {
             })?);
         }
         for (acknowledged, record) in acknowledgements.into_iter().zip(poison) {
-            self.shared.runtime.block_on(acknowledged)?;
+            self.shared.world.wait(acknowledged)?;
             metrics::counter!("holdfast_dead_letters_total", "stage" => "reserver").increment(1);
             tracing::warn!(
                 lane = self.lane.number(),
@@ -280,7 +276,7 @@ impl<'a> Outbox<'a> {
             value: Some(&self.shared.codec.encode_command(command)),
             headers: &headers,
         };
-        self.producer.send_then(record, move |result| {
+        self.writer.send_then(record, move |result| {
             // The turn may be over; then the cursor has not moved, and the next one sends it again.
             let _gone = done.send(result);
         })?;
@@ -315,14 +311,11 @@ impl<'a> Outbox<'a> {
 
     /// A misrouted command that an earlier turn decided, read from the log again.
     fn read_again(&self, offset: i64, stop: &Stop) -> Result<Forwardable, End> {
-        let reader = consumer::reader(
-            &self.shared.connections.kafka_brokers,
-            "holdfast-reserver-forward",
-            &self.shared.forwards_group(),
-        )?;
+        let reader = self.shared.world.reader("holdfast-reserver-forward")?;
         let mut found = None;
         let topic = &self.shared.topics.commands;
-        log::read(&reader, topic, self.lane.partition(), offset, stop, |message| {
+        let place = (topic.as_str(), self.lane.partition(), offset);
+        log::read(&self.shared.world, &reader, place, stop, |message| {
             if message.offset() == offset
                 && let Some(value) = message.payload()
                 && let Ok(command) = self.shared.codec.decode_command(value)

@@ -1,7 +1,5 @@
 //! Rebuilding a lane in Redis from what lasts: Postgres' picture at its checkpoint, then the log's tail (rule 4, I8).
 
-use std::time::{Duration, Instant};
-
 use crate::{
     Shared,
     end::End,
@@ -9,38 +7,21 @@ use crate::{
     open::{self, Owned},
     scripts::Step,
     tail::Tail,
+    world::{LogReader as _, World},
 };
 use domain::{Event, Lane, LaneState, Ledger, Verdict};
-use plumbing::{
-    failpoint,
-    kafka::consumer::{self, Reader},
-    stop::Stop,
-};
+use plumbing::{failpoint, stop::Stop};
 use rdkafka::Message;
-use schemas::{
-    codec::{DecodeError, Learned},
-    picture,
-};
-
-/// A Postgres that hangs is one that is away: lanes do not wait for it where the log alone is enough.
-const CHECKPOINT_WITHIN: Duration = Duration::from_secs(2);
+use schemas::codec::{DecodeError, Learned};
 
 /// Postgres' checkpoint of the lane; `None` where it has none, or does not answer.
-pub(crate) fn checkpoint(shared: &Shared, lane: Lane) -> Result<Option<Tail>, End> {
-    let asked = async {
-        let asking = picture::checkpoint(&shared.postgres, lane);
-        tokio::time::timeout(CHECKPOINT_WITHIN, asking).await
-    };
-    match shared.runtime.block_on(asked) {
-        Err(_late) => {
-            tracing::debug!("no checkpoint from Postgres in time");
-            Ok(None)
-        }
-        Ok(Ok(found)) => Ok(found.map(|found| Tail {
+pub(crate) fn checkpoint<W: World>(shared: &Shared<W>, lane: Lane) -> Result<Option<Tail>, End> {
+    match shared.world.checkpoint(lane) {
+        Ok(found) => Ok(found.map(|found| Tail {
             next: found.next_event_offset,
             state: found.state,
         })),
-        Ok(Err(error)) => {
+        Err(error) => {
             tracing::debug!(%error, "no checkpoint from Postgres");
             Ok(None)
         }
@@ -59,14 +40,14 @@ pub enum Progress {
 }
 
 /// Rebuilds the lane in a new generation named by the epoch; returns how many holds it has.
-pub(crate) fn rebuild(
-    shared: &Shared,
+pub(crate) fn rebuild<W: World>(
+    shared: &Shared<W>,
     lane: Lane,
-    owned: &mut Owned,
+    owned: &mut Owned<W>,
     stop: &Stop,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<usize, End> {
-    let started = Instant::now();
+    let started = shared.world.now();
     let (epoch, state) = (owned.epoch, owned.tail.state);
     if let Step::Newer(newer) = owned.redis.begin(epoch)? {
         return Err(open::newer_in_redis(shared, lane, &owned.reader, newer)?);
@@ -74,20 +55,21 @@ pub(crate) fn rebuild(
     failpoint::reach("rebuild.begun");
     let ledger = ledger_at(shared, lane, &owned.reader, epoch, &state, stop, progress)?;
     failpoint::reach("rebuild.ledger_read");
-    let read_ms = started.elapsed().as_millis();
+    let read_ms = (shared.world.now() - started).as_millis();
     let rules = shared.rules();
     load::load(&mut owned.redis, &owned.keys, epoch, &ledger, &state, rules, progress)?;
     failpoint::reach("rebuild.loaded");
     done(owned.redis.finish(epoch, state.last_command_offset, state.log_time)?)?;
     failpoint::reach("rebuild.finished");
-    metrics::histogram!("holdfast_lane_rebuild_seconds").record(started.elapsed().as_secs_f64());
+    let elapsed = shared.world.now() - started;
+    metrics::histogram!("holdfast_lane_rebuild_seconds").record(elapsed.as_secs_f64());
     tracing::info!(
         lane = lane.number(),
         epoch,
         skus = ledger.stock.len(),
         holds = ledger.holds.len(),
         read_ms,
-        elapsed_ms = started.elapsed().as_millis(),
+        elapsed_ms = elapsed.as_millis(),
         "lane.rebuilt"
     );
     Ok(ledger.holds.len())
@@ -104,10 +86,10 @@ pub(crate) fn done(step: Step) -> Result<(), End> {
 }
 
 /// The ledger of all valid events up to our own `LaneOpened`.
-fn ledger_at(
-    shared: &Shared,
+fn ledger_at<W: World>(
+    shared: &Shared<W>,
     lane: Lane,
-    reader: &Reader,
+    reader: &W::Reader,
     epoch: i64,
     state: &LaneState,
     stop: &Stop,
@@ -117,28 +99,22 @@ fn ledger_at(
     let (mut tail, mut ledger) = picture_of(shared, lane, reader, remember_ms, progress)?;
     let mut applied = 0;
     if tail.next <= epoch {
-        log::read(
-            reader,
-            &shared.topics.events,
-            lane.partition(),
-            tail.next,
-            stop,
-            |message| {
-                let (_, verdict) = tail.read(message);
-                if verdict == Verdict::Valid {
-                    let event = decode(shared, message.payload().unwrap_or_default())?;
-                    ledger.apply(&event).map_err(|contradiction| {
-                        End::Halt(format!(
-                            "lane {lane}, event offset {}: {contradiction}",
-                            message.offset()
-                        ))
-                    })?;
-                    applied += 1;
-                    progress(Progress::Events(applied));
-                }
-                Ok(message.offset() >= epoch)
-            },
-        )?;
+        let place = (shared.topics.events.as_str(), lane.partition(), tail.next);
+        log::read(&shared.world, reader, place, stop, |message| {
+            let (_, verdict) = tail.read(message);
+            if verdict == Verdict::Valid {
+                let event = decode(shared, message.payload().unwrap_or_default())?;
+                ledger.apply(&event).map_err(|contradiction| {
+                    End::Halt(format!(
+                        "lane {lane}, event offset {}: {contradiction}",
+                        message.offset()
+                    ))
+                })?;
+                applied += 1;
+                progress(Progress::Events(applied));
+            }
+            Ok(message.offset() >= epoch)
+        })?;
     }
     let same = tail.state.epoch == state.epoch
         && tail.state.last_command_offset == state.last_command_offset
@@ -154,20 +130,20 @@ fn ledger_at(
 }
 
 /// Postgres' picture; without Postgres, the empty beginning of the log if the log still has it.
-fn picture_of(
-    shared: &Shared,
+fn picture_of<W: World>(
+    shared: &Shared<W>,
     lane: Lane,
-    reader: &Reader,
+    reader: &W::Reader,
     remember_ms: i64,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<(Tail, Ledger), End> {
-    let (low, high) = consumer::bounds(reader, &shared.topics.events, lane.partition())?;
+    let (low, high) = reader.bounds(&shared.topics.events, lane.partition())?;
     let mut rows = 0;
-    let loading = picture::load_telling(&shared.postgres, lane, remember_ms, |more| {
+    let found = shared.world.picture(lane, remember_ms, |more| {
         rows += more;
         progress(Progress::Rows(rows));
     });
-    match shared.runtime.block_on(loading) {
+    match found {
         Ok(Some((found, ledger))) => {
             let tail = Tail {
                 next: found.next_event_offset,
@@ -197,11 +173,11 @@ fn picture_of(
 }
 
 /// Decodes one of our own events; whatever prevents it is waited for.
-pub(crate) fn decode(shared: &Shared, bytes: &[u8]) -> Result<Event, End> {
+pub(crate) fn decode<W: World>(shared: &Shared<W>, bytes: &[u8]) -> Result<Event, End> {
     loop {
         match shared.codec.decode_event(bytes) {
             Ok(event) => return Ok(event),
-            Err(DecodeError::UnknownSchema(id)) => match shared.runtime.block_on(shared.codec.learn(id)) {
+            Err(DecodeError::UnknownSchema(id)) => match shared.world.wait(shared.codec.learn(id)) {
                 Ok(Learned::Schema) => {}
                 Ok(Learned::NoSuchSchema) => {
                     return Err(End::Halt(format!(

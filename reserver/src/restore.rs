@@ -8,7 +8,7 @@ use std::sync::Arc;
 use domain::Lane;
 use plumbing::{config::Connections, service::Context, stop::Stop, task};
 
-use crate::{Options, Shared, end::End, open, rebuild, rebuild::Progress, shared_by_lanes};
+use crate::{Options, Shared, end::End, open, rebuild, rebuild::Progress, shared_by_lanes, world::World};
 
 /// What became of a lane.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +59,12 @@ pub async fn restore(
     Ok(Some(restored.await?))
 }
 
-fn restore_lane(shared: &Shared, lane: Lane, stop: &Stop, progress: &(dyn Fn(Progress) + Sync)) -> Restored {
+fn restore_lane<W: World>(
+    shared: &Shared<W>,
+    lane: Lane,
+    stop: &Stop,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Restored {
     let rebuilt = open::own_in_log(shared, lane, None, stop).and_then(|mut owned| {
         let holds = rebuild::rebuild(shared, lane, &mut owned, stop, progress)?;
         Ok((owned.epoch, holds))

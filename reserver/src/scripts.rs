@@ -8,6 +8,8 @@ use std::{sync::LazyLock, time::Duration};
 use redis::{Connection, RedisError, RedisResult, Script, Value};
 use schemas::keys::LaneKeys;
 
+use crate::world::LaneConnection;
+
 /// A script that takes longer is not waited for: its epoch ends.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Chunks of a rebuild that may be on their way: enough that Redis never waits for the next.
@@ -61,8 +63,8 @@ pub enum Applied {
 }
 
 /// One lane's Redis for one epoch.
-pub struct LaneRedis {
-    connection: Connection,
+pub struct LaneRedis<C = Connection> {
+    connection: C,
     keys: LaneKeys,
     /// Chunks of a rebuild whose answers have not come.
     loading: usize,
@@ -70,15 +72,30 @@ pub struct LaneRedis {
     chunks: i64,
 }
 
+/// A new connection; whoever answers too late loses it.
+pub(crate) fn connect(url: &str) -> RedisResult<Connection> {
+    let connection = redis::Client::open(url)?.get_connection_with_timeout(RESPONSE_TIMEOUT)?;
+    connection.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
+    connection.set_write_timeout(Some(RESPONSE_TIMEOUT))?;
+    Ok(connection)
+}
+
 impl LaneRedis {
-    /// Connects, and refuses a Redis that may evict keys.
+    /// A lane over a new connection.
     ///
     /// # Errors
     /// [`RedisError`] when Redis does not answer.
     pub fn connect(url: &str, keys: LaneKeys) -> RedisResult<Self> {
-        let connection = redis::Client::open(url)?.get_connection_with_timeout(RESPONSE_TIMEOUT)?;
-        connection.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
-        connection.set_write_timeout(Some(RESPONSE_TIMEOUT))?;
+        Self::over(connect(url)?, keys)
+    }
+}
+
+impl<C: LaneConnection> LaneRedis<C> {
+    /// A lane over a connection that nobody else uses.
+    ///
+    /// # Errors
+    /// [`RedisError`] when Redis does not answer.
+    pub(crate) fn over(connection: C, keys: LaneKeys) -> RedisResult<Self> {
         let mut lane = Self {
             connection,
             keys,
@@ -174,7 +191,7 @@ impl LaneRedis {
         let mut call = redis::cmd("EVALSHA");
         call.arg(LOAD.get_hash()).arg(1).arg(self.keys.lane());
         call.arg(text(epoch)).arg(writes);
-        self.connection.send_packed_command(&call.get_packed_command())?;
+        self.connection.send(&call.get_packed_command())?;
         self.loading += 1;
         if self.loading < LOADING_MAX {
             Ok(Step::Done)
@@ -196,7 +213,7 @@ impl LaneRedis {
     }
 
     fn loaded(&mut self) -> RedisResult<Step> {
-        let reply: Vec<Value> = redis::from_redis_value(self.connection.recv_response()?)?;
+        let reply: Vec<Value> = redis::from_redis_value(self.connection.receive()?)?;
         self.loading -= 1;
         let step = step(&reply)?;
         self.chunks += i64::from(step == Step::Done);

@@ -2,7 +2,7 @@
 
 use domain::{LaneState, Stamp, Verdict};
 use plumbing::kafka::consumer;
-use rdkafka::{Message, message::BorrowedMessage};
+use rdkafka::Message;
 use schemas::EventHeaders;
 
 /// A position in the lane's events, with the fold's state there.
@@ -24,7 +24,7 @@ impl Tail {
     }
 
     /// Takes the next record into the fold. A record without the fold's headers was not written by a reserver: void.
-    pub(crate) fn read(&mut self, message: &BorrowedMessage<'_>) -> (Option<Stamp>, Verdict) {
+    pub(crate) fn read(&mut self, message: &impl Message) -> (Option<Stamp>, Verdict) {
         let stamp = EventHeaders::read(consumer::headers(message)).map(|headers| headers.stamp);
         let verdict = stamp.map_or(Verdict::Void, |stamp| self.state.fold(message.offset(), stamp));
         self.next = message.offset() + 1;

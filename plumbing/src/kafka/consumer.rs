@@ -7,7 +7,7 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::KafkaError,
-    message::{BorrowedMessage, Headers},
+    message::Headers,
 };
 
 use super::client;
@@ -104,7 +104,7 @@ pub async fn wait_partition_count(brokers: &str, topic: &str) -> Result<usize, A
 }
 
 /// A record's headers, in order.
-pub fn headers<'a>(message: &'a BorrowedMessage<'_>) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> {
+pub fn headers<M: Message>(message: &M) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
     message
         .headers()
         .into_iter()

@@ -1,23 +1,24 @@
 //! What a turn does once a second, between batches.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use plumbing::{kafka::consumer, stop::Stop};
-use rdkafka::{
-    Offset, TopicPartitionList,
-    consumer::{CommitMode, Consumer},
-};
+use plumbing::stop::Stop;
 
 use super::Turn;
-use crate::{end::End, intake::Batch, log};
+use crate::{
+    end::End,
+    intake::Batch,
+    log,
+    world::{Committed, LogReader as _, World},
+};
 
 /// How often a lane asks the broker where its commands end.
 const END_SEEN_EVERY: Duration = Duration::from_secs(5);
 
-impl Turn<'_> {
+impl<W: World> Turn<'_, W> {
     /// What needs no haste: metrics, memory, the forward cursor, old generations, holes at the lane's end.
     pub(super) fn chores(&mut self, stop: &Stop) -> Result<(), End> {
-        self.chores_at = Instant::now();
+        self.chores_at = self.now();
         self.busy = self.redis.memory_share()? > self.shared.options.busy_share;
         if !self.redis.is_ours(self.epoch)? {
             return Err(End::Lost("the lane in Redis is not what we left".to_owned()));
@@ -26,27 +27,28 @@ impl Turn<'_> {
         metrics::gauge!("holdfast_lane_waiting_commands", "lane" => lane.clone()).set(self.intake.len() as f64);
         metrics::gauge!("holdfast_lane_batches_in_flight", "lane" => lane.clone()).set(self.in_flight.len() as f64);
         metrics::gauge!("holdfast_lane_decided_offset", "lane" => lane).set(self.tail.state.last_command_offset as f64);
-        self.commit_cursor(CommitMode::Async)?;
+        self.commit_cursor(false)?;
         if let Some(cursor) = self.cleanup {
             let next = self.redis.drop_old(self.epoch, cursor)?;
             self.cleanup = (next != 0).then_some(next);
         }
-        if self.end_seen_at.elapsed() >= END_SEEN_EVERY.min(self.skip_after()) {
+        if self.now() - self.end_seen_at >= END_SEEN_EVERY.min(self.skip_after()) {
             self.look_at_end(stop)?;
         }
         Ok(())
     }
 
-    /// Moves the forward cursor past all events read so far, once every copy is acknowledged.
-    pub(super) fn commit_cursor(&mut self, mode: CommitMode) -> Result<(), End> {
+    /// Moves the forward cursor past all events read so far, once every copy is acknowledged; `wait`: for the broker.
+    pub(super) fn commit_cursor(&mut self, wait: bool) -> Result<(), End> {
         if self.tail.next == self.committed || !self.outbox.settled()? {
             return Ok(());
         }
-        let mut cursor = TopicPartitionList::new();
-        let mut element = cursor.add_partition(&self.shared.topics.events, self.lane.partition());
-        element.set_offset(Offset::Offset(self.tail.next))?;
-        element.set_metadata(self.tail.metadata(self.shared.lanes));
-        self.reader.commit(&cursor, mode)?;
+        let cursor = Committed {
+            partition: self.lane.partition(),
+            next: self.tail.next,
+            metadata: self.tail.metadata(self.shared.lanes),
+        };
+        self.reader.commit(&self.shared.topics.events, &cursor, wait)?;
         self.committed = self.tail.next;
         Ok(())
     }
@@ -59,9 +61,9 @@ impl Turn<'_> {
     /// hole is closed by a decision once it has not changed for so long that no open transaction can still fill it,
     /// and a fresh reading shows it too.
     fn look_at_end(&mut self, stop: &Stop) -> Result<(), End> {
-        self.end_seen_at = Instant::now();
+        self.end_seen_at = self.now();
         let topic = &self.shared.topics.commands;
-        let Ok((_, end)) = consumer::bounds(&self.reader, topic, self.lane.partition()) else {
+        let Ok((_, end)) = self.reader.bounds(topic, self.lane.partition()) else {
             return Ok(()); // A broker that does not answer is met where something depends on it.
         };
         let lag = (end - 1 - self.tail.state.last_command_offset).max(0);
@@ -72,10 +74,12 @@ impl Turn<'_> {
             return Ok(());
         }
         match self.hole_at_end {
-            Some((seen, since)) if seen == end && since.elapsed() >= self.skip_after() => self.skip_hole_to(end, stop),
+            Some((seen, since)) if seen == end && self.now() - since >= self.skip_after() => {
+                self.skip_hole_to(end, stop)
+            }
             Some((seen, _)) if seen == end => Ok(()),
             _ => {
-                self.hole_at_end = Some((end, Instant::now()));
+                self.hole_at_end = Some((end, self.now()));
                 Ok(())
             }
         }
@@ -83,10 +87,10 @@ impl Turn<'_> {
 
     fn skip_hole_to(&mut self, high: i64, stop: &Stop) -> Result<(), End> {
         let (topic, next) = (&self.shared.topics.commands, self.intake.next());
-        let brokers = &self.shared.connections.kafka_brokers;
-        let fresh = consumer::reader(brokers, "holdfast-reserver-skip", &self.shared.forwards_group())?;
+        let fresh = self.shared.world.reader("holdfast-reserver-skip")?;
         let mut empty = true;
-        log::read(&fresh, topic, self.lane.partition(), next, stop, |_| {
+        let place = (topic.as_str(), self.lane.partition(), next);
+        log::read(&self.shared.world, &fresh, place, stop, |_| {
             empty = false;
             Ok(true)
         })?;

@@ -14,17 +14,10 @@ use std::{
 use domain::Lane;
 use plumbing::{
     failpoint,
-    kafka::{
-        KafkaError,
-        consumer::{self, Reader},
-        producer::{Prepared, Producer},
-    },
+    kafka::{KafkaError, producer::Prepared},
     stop::Stop,
 };
-use rdkafka::{
-    Message, Offset, TopicPartitionList,
-    consumer::{CommitMode, Consumer},
-};
+use rdkafka::Message;
 
 use crate::{
     Shared,
@@ -35,6 +28,7 @@ use crate::{
     pack::{self, Asked, Entry, Origin},
     scripts::{Applied, LaneRedis},
     tail::Tail,
+    world::{LogReader as _, World},
 };
 use reading::Reading;
 
@@ -55,28 +49,28 @@ const DRAIN: Duration = Duration::from_secs(5);
 const TAKE_MAX: usize = 1_024;
 
 /// What opening a lane came to.
-pub(crate) struct TurnParts<'a> {
-    pub(crate) shared: &'a Shared,
+pub(crate) struct TurnParts<'a, W: World> {
+    pub(crate) shared: &'a Shared<W>,
     pub(crate) lane: Lane,
     pub(crate) epoch: i64,
-    pub(crate) reader: Reader,
-    pub(crate) producer: Producer,
-    pub(crate) redis: LaneRedis,
+    pub(crate) reader: W::Reader,
+    pub(crate) writer: W::Writer,
+    pub(crate) redis: LaneRedis<W::Redis>,
     pub(crate) tail: Tail,
     pub(crate) forwards: Vec<Unforwarded>,
     pub(crate) trim: Vec<i64>,
 }
 
 /// One owner's turn on a lane.
-pub(crate) struct Turn<'a> {
-    shared: &'a Shared,
+pub(crate) struct Turn<'a, W: World> {
+    shared: &'a Shared<W>,
     lane: Lane,
     epoch: i64,
-    reader: Reader,
-    redis: LaneRedis,
+    reader: W::Reader,
+    redis: LaneRedis<W::Redis>,
     tail: Tail,
     intake: Intake,
-    outbox: Outbox<'a>,
+    outbox: Outbox<'a, W>,
     /// Last command offset of each batch that is not read back, and when it was decided.
     in_flight: VecDeque<(i64, Instant)>,
     trim: Vec<i64>,
@@ -92,15 +86,15 @@ pub(crate) struct Turn<'a> {
     cleanup: Option<u64>,
 }
 
-impl<'a> Turn<'a> {
+impl<'a, W: World> Turn<'a, W> {
     /// Starts to read commands after the last valid decision, and events after our own `LaneOpened`.
-    pub(crate) fn start(parts: TurnParts<'a>) -> Result<Self, End> {
+    pub(crate) fn start(parts: TurnParts<'a, W>) -> Result<Self, End> {
         let TurnParts {
             shared,
             lane,
             epoch,
             reader,
-            producer,
+            writer,
             redis,
             tail,
             forwards,
@@ -108,13 +102,11 @@ impl<'a> Turn<'a> {
         } = parts;
         let decided = tail.state.last_command_offset;
         let topics = &shared.topics;
-        consumer::assign(
-            &reader,
-            &[
-                (&topics.commands, lane.partition(), decided + 1),
-                (&topics.events, lane.partition(), tail.next),
-            ],
-        )?;
+        reader.assign(&[
+            (&topics.commands, lane.partition(), decided + 1),
+            (&topics.events, lane.partition(), tail.next),
+        ])?;
+        let now = shared.world.now();
         Ok(Self {
             shared,
             lane,
@@ -123,15 +115,15 @@ impl<'a> Turn<'a> {
             redis,
             tail,
             intake: Intake::after(decided),
-            outbox: Outbox::new(shared, lane, producer),
+            outbox: Outbox::new(shared, lane, writer),
             in_flight: VecDeque::new(),
             trim,
             forwards: forwards.into(),
             busy: false,
             paused: false,
             committed: -1,
-            chores_at: Instant::now(),
-            end_seen_at: Instant::now(),
+            chores_at: now,
+            end_seen_at: now,
             hole_at_end: None,
             cleanup: Some(0),
         })
@@ -144,6 +136,10 @@ impl<'a> Turn<'a> {
             Ok(true) if self.forwards.is_empty() => Some(self.tail),
             _ => None,
         }
+    }
+
+    fn now(&self) -> Instant {
+        self.shared.world.now()
     }
 
     /// Works until the turn is over, and says why it is.
@@ -194,7 +190,7 @@ impl<'a> Turn<'a> {
                 self.decide(batch)?;
             }
         }
-        if self.chores_at.elapsed() >= CHORES {
+        if self.now() - self.chores_at >= CHORES {
             self.chores(stop)?;
         }
         Ok(())
@@ -237,12 +233,7 @@ impl<'a> Turn<'a> {
         }
         if let Some(from) = self.intake.read_again_from() {
             let topic = &self.shared.topics.commands;
-            self.reader.seek(
-                topic,
-                self.lane.partition(),
-                Offset::Offset(from),
-                consumer::ASK_TIMEOUT,
-            )?;
+            self.reader.seek(topic, self.lane.partition(), from)?;
         }
         if let Some(failure) = self.outbox.failure() {
             return Err(End::Lost(format!("an event's fate is unknown: {failure}")));
@@ -253,13 +244,12 @@ impl<'a> Turn<'a> {
     /// Pauses the commands while many wait, so that memory stays bounded.
     fn regulate(&mut self) -> Result<(), End> {
         let (pause, resume) = (self.intake.len() >= WAITING_MAX, self.intake.len() < WAITING_MAX / 4);
-        let mut commands = TopicPartitionList::new();
-        commands.add_partition(&self.shared.topics.commands, self.lane.partition());
+        let (topic, partition) = (&self.shared.topics.commands, self.lane.partition());
         if !self.paused && pause {
-            self.reader.pause(&commands)?;
+            self.reader.pause(topic, partition)?;
             self.paused = true;
         } else if self.paused && resume {
-            self.reader.resume(&commands)?;
+            self.reader.resume(topic, partition)?;
             self.paused = false;
         }
         Ok(())
@@ -271,7 +261,7 @@ impl<'a> Turn<'a> {
             return Ok(());
         };
         self.outbox.bury(&batch.poison)?;
-        let started = Instant::now();
+        let started = self.now();
         let packed = pack::batch(self.lane, &batch.entries, &self.trim, self.busy, self.shared.rules());
         let outcomes = match self.redis.apply(self.epoch, &packed)? {
             Applied::Outcomes(outcomes) => outcomes,
@@ -295,10 +285,11 @@ impl<'a> Turn<'a> {
                 batch.entries.len()
             )));
         }
-        metrics::histogram!("holdfast_reserver_apply_seconds").record(started.elapsed().as_secs_f64());
+        let elapsed = self.now() - started;
+        metrics::histogram!("holdfast_reserver_apply_seconds").record(elapsed.as_secs_f64());
         metrics::histogram!("holdfast_reserver_batch_size").record(batch.entries.len() as f64);
         self.trim.clear();
-        self.in_flight.push_back((last, Instant::now()));
+        self.in_flight.push_back((last, self.now()));
         let mut events = Vec::with_capacity(outcomes.len());
         for (entry, outcome) in batch.entries.into_iter().zip(outcomes) {
             events.push(self.event(entry, &outcome)?);
@@ -347,12 +338,12 @@ impl<'a> Turn<'a> {
 
     /// Waits a little for what was published to be read back, so that the next owner finds all decided.
     fn drain(&mut self) -> Result<(), End> {
-        let until = Instant::now() + DRAIN;
+        let until = self.now() + DRAIN;
         let never = Stop::never();
-        while Instant::now() < until && (!self.in_flight.is_empty() || !self.outbox.settled()?) {
+        while self.now() < until && (!self.in_flight.is_empty() || !self.outbox.settled()?) {
             self.take(IDLE, &never)?;
         }
-        self.commit_cursor(CommitMode::Sync)
+        self.commit_cursor(true)
     }
 }
 

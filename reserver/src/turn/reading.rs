@@ -4,24 +4,24 @@ use std::{collections::VecDeque, time::Instant};
 
 use domain::{Lane, Stamp, Verdict};
 use plumbing::stop::Stop;
-use rdkafka::{Message, message::BorrowedMessage};
+use rdkafka::Message;
 
-use crate::{Shared, end::End, open::copy_of, outbox::Outbox, tail::Tail};
+use crate::{Shared, end::End, open::copy_of, outbox::Outbox, tail::Tail, world::World};
 
 /// The parts of a turn that an event read back changes.
-pub(super) struct Reading<'t, 'a> {
-    pub(super) shared: &'a Shared,
+pub(super) struct Reading<'t, 'a, W: World> {
+    pub(super) shared: &'a Shared<W>,
     pub(super) lane: Lane,
     pub(super) epoch: i64,
     pub(super) tail: &'t mut Tail,
-    pub(super) outbox: &'t mut Outbox<'a>,
+    pub(super) outbox: &'t mut Outbox<'a, W>,
     pub(super) in_flight: &'t mut VecDeque<(i64, Instant)>,
     pub(super) trim: &'t mut Vec<i64>,
 }
 
-impl Reading<'_, '_> {
+impl<W: World> Reading<'_, '_, W> {
     /// Takes an event into the fold: a newer owner ends the turn, a valid decision ends its batch.
-    pub(super) fn event(&mut self, message: &BorrowedMessage<'_>, stop: &Stop) -> Result<(), End> {
+    pub(super) fn event(&mut self, message: &impl Message, stop: &Stop) -> Result<(), End> {
         if message.offset() < self.tail.next {
             return Ok(());
         }
@@ -34,7 +34,8 @@ impl Reading<'_, '_> {
             (Verdict::Valid, Some(Stamp::Decision { command, .. })) => {
                 self.trim.push(command);
                 while let Some((_, decided)) = self.in_flight.pop_front_if(|(last, _)| *last <= command) {
-                    metrics::histogram!("holdfast_reserver_read_back_seconds").record(decided.elapsed().as_secs_f64());
+                    let elapsed = self.shared.world.now() - decided;
+                    metrics::histogram!("holdfast_reserver_read_back_seconds").record(elapsed.as_secs_f64());
                 }
                 // An event under our own epoch: what it has other lanes do is known since it was made.
                 if let Some(relayed) = self.outbox.take_relayed(command) {
