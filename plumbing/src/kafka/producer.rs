@@ -37,6 +37,20 @@ pub struct Prepared {
     done: Callback,
 }
 
+/// A prepared record taken apart, for a writer that is not librdkafka.
+pub struct Parts {
+    /// Partition.
+    pub partition: i32,
+    /// Key.
+    pub key: Option<Vec<u8>>,
+    /// Value.
+    pub value: Vec<u8>,
+    /// Headers, in order.
+    pub headers: OwnedHeaders,
+    /// To be called once with the record's fate.
+    pub done: Callback,
+}
+
 impl std::fmt::Debug for Prepared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Prepared")
@@ -61,6 +75,25 @@ impl Prepared {
             value,
             headers: owned(headers),
             done: Box::new(done),
+        }
+    }
+
+    /// Takes it apart.
+    #[must_use]
+    pub fn into_parts(self) -> Parts {
+        let Self {
+            partition,
+            key,
+            value,
+            headers,
+            done,
+        } = self;
+        Parts {
+            partition,
+            key,
+            value,
+            headers,
+            done,
         }
     }
 
@@ -123,7 +156,8 @@ pub enum ProduceError {
     Unacknowledged(KafkaError),
 }
 
-type Callback = Box<dyn FnOnce(Result<Position, ProduceError>) + Send + Sync>;
+/// Called once with a record's fate.
+pub type Callback = Box<dyn FnOnce(Result<Position, ProduceError>) + Send + Sync>;
 
 struct Deliveries;
 
