@@ -15,7 +15,6 @@ mod due;
 mod outbox;
 mod sent;
 mod sweep;
-mod wait;
 
 use std::time::Duration;
 
@@ -26,8 +25,9 @@ use plumbing::{
     postgres,
     service::{Context, DRAIN_DEADLINE},
     task::Tasks,
+    wait::{self, Attempt},
 };
-use schemas::{Registry, Topics};
+use schemas::{Codec, Registry, Topics};
 
 use outbox::Outbox;
 
@@ -105,8 +105,11 @@ pub async fn run(connections: Connections, options: Options, context: Context) -
     redis_health.down("not asked yet");
     postgres_health.down("not asked yet");
     let (codec, lanes) = tokio::join!(
-        wait::for_codec(registry, &connections.topic_prefix, &registry_health, &context.stop),
-        wait::for_lanes(
+        wait::until(&registry_health, &context.stop, || async {
+            let connected = Codec::connect(registry.clone(), &connections.topic_prefix).await;
+            connected.map_err(|error| Attempt::of(error.is_transient(), error))
+        }),
+        wait::for_partitions(
             &connections.kafka_brokers,
             &topics.commands,
             &kafka_health,
@@ -150,7 +153,7 @@ pub async fn run(connections: Connections, options: Options, context: Context) -
     );
     let (brokers, topic) = (connections.kafka_brokers, topics.commands);
     tasks.thread("kafka", move || {
-        wait::watch_kafka(&brokers, &topic, &kafka_health, &stop)
+        wait::watch_kafka("expirer", &brokers, &topic, &kafka_health, &stop)
     });
     tasks.join_all(DRAIN_DEADLINE).await?;
     // What is queued is written, or made again by the next expirer.

@@ -19,7 +19,6 @@ mod desk;
 mod outbox;
 mod problem;
 mod settle;
-mod wait;
 mod work;
 
 use std::{sync::Arc, time::Duration};
@@ -30,8 +29,9 @@ use plumbing::{
     postgres,
     service::{Context, DRAIN_DEADLINE},
     task::Tasks,
+    wait::{self, Attempt},
 };
-use schemas::{Registry, Topics};
+use schemas::{Codec, Registry, Topics};
 
 pub use carrier::Choice;
 pub use desk::router;
@@ -101,8 +101,11 @@ pub async fn run(connections: Connections, options: Options, context: Context) -
     let postgres_health = context.health.component("postgres");
     postgres_health.down("not asked yet");
     let (codec, lanes) = tokio::join!(
-        wait::for_codec(registry, &connections.topic_prefix, &registry_health, &context.stop),
-        wait::for_lanes(
+        wait::until(&registry_health, &context.stop, || async {
+            let connected = Codec::connect(registry.clone(), &connections.topic_prefix).await;
+            connected.map_err(|error| Attempt::of(error.is_transient(), error))
+        }),
+        wait::for_partitions(
             &connections.kafka_brokers,
             &topics.commands,
             &kafka_health,
@@ -140,7 +143,7 @@ pub async fn run(connections: Connections, options: Options, context: Context) -
     );
     let (brokers, topic) = (connections.kafka_brokers, topics.commands);
     tasks.thread("kafka", move || {
-        wait::watch_kafka(&brokers, &topic, &kafka_health, &stop)
+        wait::watch_kafka("fulfiller", &brokers, &topic, &kafka_health, &stop)
     });
     tasks.join_all(DRAIN_DEADLINE).await
 }

@@ -1,8 +1,19 @@
 //! Waiting at start for what a role cannot do without: with backoff, seen in the readiness report, ended by a stop.
+//!
+//! And watching Kafka afterwards, for roles that only send: they would else not know that it is gone.
 
-use std::{fmt::Display, time::Duration};
+use std::{fmt::Display, thread, time::Duration};
 
-use crate::{backoff::Backoff, health::Component, stop::Stop};
+use crate::{
+    backoff::Backoff,
+    health::Component,
+    kafka::{KafkaError, consumer},
+    stop::Stop,
+};
+
+/// How often [`watch_kafka`] asks.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+const NAP: Duration = Duration::from_millis(50);
 
 /// Why an attempt did not work, and so whether there is another.
 #[derive(Debug)]
@@ -17,6 +28,14 @@ impl Attempt {
     /// Not there yet.
     pub fn again(why: impl Display) -> Self {
         Self::Again(why.to_string())
+    }
+
+    /// As an error says of itself.
+    pub fn of(is_transient: bool, error: impl Into<anyhow::Error> + Display) -> Self {
+        match is_transient {
+            true => Self::again(error),
+            false => Self::Never(error.into()),
+        }
     }
 }
 
@@ -43,6 +62,46 @@ pub async fn until<T, F: Future<Output = Result<T, Attempt>>>(
             return Ok(None);
         }
     }
+}
+
+/// How many partitions a topic has, once it is there; `None` when asked to stop before.
+///
+/// # Errors
+/// More than can be counted.
+pub async fn for_partitions(
+    brokers: &str,
+    topic: &str,
+    health: &Component,
+    stop: &Stop,
+) -> anyhow::Result<Option<u16>> {
+    let counted = until(health, stop, || consumer::wait_partition_count(brokers, topic)).await?;
+    let counted = counted.map(u16::try_from).transpose();
+    counted.map_err(|_| anyhow::anyhow!("topic {topic} has more partitions than can be counted"))
+}
+
+/// Asks Kafka every two seconds whether it is there, as the client `holdfast-<role>`. On a thread: the question blocks.
+///
+/// # Errors
+/// Options that the client refuses.
+pub fn watch_kafka(role: &str, brokers: &str, topic: &str, health: &Component, stop: &Stop) -> anyhow::Result<()> {
+    let reader = consumer::reader(brokers, &format!("holdfast-{role}"), &format!("holdfast.{role}"))?;
+    while !stop.is_requested() {
+        match consumer::partition_count(&reader, topic) {
+            Ok(Some(_)) => health.up(),
+            Ok(None) => health.down(format_args!("topic {topic} is not there yet: run `holdfast topics`")),
+            Err(error) => health.down(silent(&error)),
+        }
+        let mut waited = Duration::ZERO;
+        while waited < LOOK_EVERY && !stop.is_requested() {
+            thread::sleep(NAP);
+            waited += NAP;
+        }
+    }
+    Ok(())
+}
+
+fn silent(error: &KafkaError) -> String {
+    format!("Kafka does not answer: {error}")
 }
 
 #[cfg(test)]
