@@ -20,6 +20,7 @@ mod holds;
 mod live_stock;
 mod memory;
 mod meters;
+mod movements;
 mod openapi;
 mod options;
 mod problem;

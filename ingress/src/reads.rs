@@ -14,7 +14,7 @@ use std::{
 
 use domain::{HoldId, Lane, Sku, Stock, Tenant};
 use plumbing::task;
-use schemas::picture::{self, HoldCursor, HoldFilter, StoredHold};
+use schemas::picture::{self, HoldCursor, HoldFilter, Movement, StoredHold};
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 
@@ -141,6 +141,23 @@ impl Reads {
         let skus: Vec<Sku> = skus.into_iter().map(|(_, sku)| sku).collect();
         self.read("find-stock", move |pool| async move {
             picture::find_stock(&pool, &tenant, &skus).await
+        })
+        .await
+    }
+
+    /// A page of a SKU's movements.
+    ///
+    /// # Errors
+    /// 503 when Postgres does not answer.
+    pub async fn movements(
+        &self,
+        tenant: Tenant,
+        sku: Sku,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<Movement>, Problem> {
+        self.read("list-movements", move |pool| async move {
+            picture::list_movements(&pool, &tenant, &sku, before, limit).await
         })
         .await
     }

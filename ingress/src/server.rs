@@ -16,7 +16,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::{
     app::App,
-    holds, live_stock, meters,
+    holds, live_stock, meters, movements,
     openapi::Api,
     problem::{Code, Problem},
     request::BODY_MAX,
@@ -32,6 +32,7 @@ fn calls() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(holds::extend))
         .routes(routes!(stock::list_stock))
         .routes(routes!(stock::get_stock))
+        .routes(routes!(movements::list_movements))
         .routes(routes!(live_stock::watch_sku))
         .routes(routes!(live_stock::watch))
         .routes(routes!(stock::adjust_stock))

@@ -7,6 +7,7 @@
 mod carts;
 mod holds;
 mod load;
+mod movements;
 mod stock;
 
 use domain::{Invalid, Lane, LaneState};
@@ -19,6 +20,7 @@ use sqlx::{
 pub use carts::{cart_json, cart_lines_json, lines_json};
 pub use holds::{HoldCursor, HoldFilter, Rejection, StoredHold, find_hold, list_holds};
 pub use load::{load, load_telling};
+pub use movements::{Movement, list_movements};
 pub use stock::{find_stock, list_stock};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
