@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Stripe's stand-in: localstripe from PyPI in a virtual environment of its own. Books in memory, gone with the process.
+# Stripe's stand-in: localstripe from PyPI in a virtual environment of its own, on loopback (local.py). Books in memory, gone
+# with the process.
 
 STRIPE_HOME=$DIST/localstripe-1.15.10
 
@@ -14,7 +15,7 @@ stripe_start() {
     stripe_is_installed || fetch_stripe
     need_free "$STRIPE_PORT" HOLDFAST_STRIPE_PORT stripe
     mkdir -p -- "$STATE/stripe"
-    daemon stripe env -C "$STATE/stripe" "$STRIPE_HOME/bin/localstripe" --from-scratch --port "$STRIPE_PORT"
+    daemon stripe env -C "$STATE/stripe" "$STRIPE_HOME/bin/python" "$INFRA/stripe/local.py" "$STRIPE_PORT"
 }
 
 # Made where it stays: a virtual environment does not survive being moved into place.
