@@ -14,7 +14,8 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    App, audit,
+    App,
+    audit::Action,
     problem::{Answer, Problem},
     users::{self, Role},
 };
@@ -136,35 +137,42 @@ pub async fn log_in(
     };
     let (pool, name, csrf) = (app.pool.clone(), person.name.clone(), person.csrf.clone());
     let token_hash = hashed(&token);
+    let action = Action::of(&person, "log_in", "console", json!({}));
     let writing = task::spawn("console-login", async move {
         let now = time::now_ms();
+        let mut transaction = pool.begin().await?;
         sqlx::query("DELETE FROM console_sessions WHERE expires_at <= $1")
             .bind(now)
-            .execute(&pool)
+            .execute(&mut *transaction)
             .await?;
         sqlx::query("INSERT INTO console_sessions (token_hash, name, csrf, expires_at) VALUES ($1, $2, $3, $4)")
             .bind(token_hash)
             .bind(name)
             .bind(csrf)
             .bind(now + SESSION_MS)
-            .execute(&pool)
-            .await
+            .execute(&mut *transaction)
+            .await?;
+        action.write(&mut transaction, Some("ok")).await?;
+        transaction.commit().await
     });
     writing.await??;
-    audit::done(&app, &person, "log_in", "console", json!({}), "ok").await?;
     let set = [(header::SET_COOKIE, cookie(&app, &token, SESSION_MS / 1_000))];
     Ok((set, told(&app, &person)).into_response())
 }
 
 /// Ends the session.
-pub async fn log_out(State(app): State<App>, _person: Person, parts: Parts) -> Answer {
+pub async fn log_out(State(app): State<App>, person: Person, parts: Parts) -> Answer {
     if let Some(token) = token(&parts) {
         let pool = app.pool.clone();
+        let action = Action::of(&person, "log_out", "console", json!({}));
         let ending = task::spawn("console-logout", async move {
+            let mut transaction = pool.begin().await?;
             sqlx::query("DELETE FROM console_sessions WHERE token_hash = $1")
                 .bind(hashed(&token))
-                .execute(&pool)
-                .await
+                .execute(&mut *transaction)
+                .await?;
+            action.write(&mut transaction, Some("ok")).await?;
+            transaction.commit().await
         });
         ending.await??;
     }
@@ -182,5 +190,6 @@ pub async fn me(State(app): State<App>, person: Result<Person, Problem>) -> Answ
 }
 
 fn told(app: &App, person: &Person) -> Json<serde_json::Value> {
-    Json(json!({"name": person.name, "role": person.role.name(), "csrf": person.csrf, "tour": app.options.tour}))
+    Json(json!({"name": person.name, "role": person.role.name(), "csrf": person.csrf, "tour": app.options.tour,
+        "test_card": app.options.tour && app.test_card.is_some()}))
 }

@@ -2,13 +2,14 @@
 //!
 //! In     HTTP under `/console`, from people who have logged in.
 //! Out    calls of the HTTP API as the person (`X-Actor`), Holdfast's own tools, reads of Postgres.
-//! Owns   the tables `console_users`, `console_sessions`, `audit_log`.
+//! Owns   the tables `console_users`, `console_sessions`, `dead_letters_sent`, `check_results`; writes `audit_log`.
 //!
 //! ```text
 //! page     the embedded web app, under a policy that lets nothing else in
 //! access   users, sessions, roles, CSRF, the brake on guessing
-//! pass     calls of the HTTP API      watch    live stock, passed on      tools    show, lanes, verify, dead letters
-//! reads    movements and the audit    tour     a flash sale to look at    audit    what people did
+//! pass     calls of the HTTP API      watch    live stock, passed on      tools    show, lanes, as processes
+//! letters  dead letters, corrected    checks   verify and torture         reads    what only Postgres knows
+//! tour     a sale, a takeover         audit    what people did
 //! ```
 //!
 //! It decides nothing about stock: whatever a person changes is a command in the log, like anybody's.
@@ -16,6 +17,8 @@
 mod access;
 mod audit;
 mod brake;
+mod checks;
+mod letters;
 mod page;
 mod pass;
 mod problem;
@@ -35,6 +38,7 @@ use axum::{
 use plumbing::{config::Connections, stop::Stop};
 use sqlx::PgPool;
 
+pub use tour::TestCard;
 pub use users::{Role, add_user};
 
 /// The console's own options.
@@ -46,7 +50,7 @@ pub struct Options {
     #[arg(long, env = "HOLDFAST_CONSOLE_SECURE")]
     pub console_secure: bool,
 
-    /// Offer the tour: buttons that start a flash sale. For a system on one's own machine
+    /// Offer the tour: buttons that start sales, kill a reserver and pay with a test card. For a system on one's own machine
     #[arg(long, env = "HOLDFAST_TOUR")]
     pub tour: bool,
 }
@@ -68,16 +72,24 @@ struct Console {
     pool: PgPool,
     brake: brake::Brake,
     tools: tools::Tools,
+    test_card: Option<TestCard>,
+    stage: tour::Stage,
     stop: Stop,
 }
 
 type App = Arc<Console>;
 
-/// The console's routes, to be served beside others.
+/// The console's routes, to be served beside others. `test_card`: where the tour pays.
 ///
 /// # Errors
 /// A Postgres URL that is none; a process that does not know its own file.
-pub fn router(connections: &Connections, options: Options, api: Api, stop: Stop) -> anyhow::Result<Router> {
+pub fn router(
+    connections: &Connections,
+    options: Options,
+    api: Api,
+    test_card: Option<TestCard>,
+    stop: Stop,
+) -> anyhow::Result<Router> {
     let pool = plumbing::postgres::connect_lazy(&connections.postgres_url, "holdfast-console", 4)
         .context("HOLDFAST_POSTGRES_URL")?;
     let console = Console {
@@ -91,6 +103,8 @@ pub fn router(connections: &Connections, options: Options, api: Api, stop: Stop)
         api,
         pool,
         brake: brake::Brake::default(),
+        test_card,
+        stage: tour::Stage::default(),
         stop,
     };
     let calls = Router::new()
@@ -102,13 +116,18 @@ pub fn router(connections: &Connections, options: Options, api: Api, stop: Stop)
         .route("/metrics", get(pass::metrics))
         .route("/show/{hold_id}", get(tools::show))
         .route("/lanes", get(tools::lanes))
-        .route("/verify", get(tools::last_verify).post(tools::verify))
-        .route("/dead-letters", get(tools::dead_letters))
-        .route("/dead-letters/{offset}", get(tools::dead_letter))
-        .route("/dead-letters/{offset}/send", post(tools::send_dead_letter))
+        .route("/checks", get(checks::last))
+        .route("/verify", post(checks::verify))
+        .route("/dead-letters", get(letters::list))
+        .route("/dead-letters/{offset}", get(letters::show))
+        .route("/dead-letters/{offset}/send", post(letters::send))
         .route("/movements", get(reads::movements))
+        .route("/prices", get(reads::prices))
+        .route("/payments/{hold_id}", get(reads::payments))
         .route("/audit", get(reads::audit))
         .route("/tour/sale", post(tour::sale))
+        .route("/tour/takeover", get(tour::look).post(tour::take_over))
+        .route("/tour/pay/{hold_id}", post(tour::pay))
         .fallback(|| async { problem::Problem::not_found() });
     Ok(Router::new()
         .nest("/console/api", calls)

@@ -31,6 +31,7 @@ const FILES: &[(&str, &str)] = files![
     "shop.js",
     "stock.js",
     "holds.js",
+    "failed.js",
     "letters.js",
     "lanes.js",
     "audit.js",

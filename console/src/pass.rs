@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     App, Console,
     access::Person,
-    audit,
+    audit::Action,
     problem::{Answer, Problem},
     users::Role,
 };
@@ -24,23 +24,46 @@ pub const TIMEOUT: Duration = Duration::from_secs(40);
 const ASKED: [&str; 3] = ["content-type", "idempotency-key", "prefer"];
 const ANSWERED: [&str; 4] = ["content-type", "location", "idempotent-replayed", "retry-after"];
 
+/// Who writes the audit of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Audit {
+    /// The console, before and after: the change is a command in the log, or another service's.
+    Ours(&'static str),
+    /// Whoever serves the call, in the transaction that does it, in the name that the body's `actor` says.
+    Theirs,
+}
+
 /// What a change needs, by its method and path; `None` where the console offers no such call.
-fn needed(method: &Method, path: &str) -> Option<(&'static str, Role)> {
-    let parts: Vec<&str> = path.split('/').collect();
-    match (method.as_str(), parts.as_slice()) {
-        ("POST", ["holds"]) => Some(("reserve", Role::Operator)),
-        ("POST", ["holds", _, "confirm"]) => Some(("confirm", Role::Operator)),
-        ("POST", ["holds", _, "cancel"]) => Some(("cancel", Role::Operator)),
-        ("POST", ["holds", _, "extend"]) => Some(("extend", Role::Operator)),
-        ("POST", ["stock", "adjustments"]) => Some(("adjust_stock", Role::Operator)),
-        ("PUT", ["skus", _]) => Some(("configure_sku", Role::Admin)),
-        _ => None,
-    }
+fn needed(method: &Method, path: &str) -> Option<(Audit, Role)> {
+    let parts = parts(path)?;
+    Some(match (method.as_str(), parts.as_slice()) {
+        ("POST", ["holds"]) => (Audit::Ours("reserve"), Role::Operator),
+        ("POST", ["holds", _, "confirm"]) => (Audit::Ours("confirm"), Role::Operator),
+        ("POST", ["holds", _, "cancel"]) => (Audit::Ours("cancel"), Role::Operator),
+        ("POST", ["holds", _, "extend"]) => (Audit::Ours("extend"), Role::Operator),
+        ("POST", ["holds", _, "checkout"]) => (Audit::Ours("checkout"), Role::Operator),
+        ("POST", ["stock", "adjustments"]) => (Audit::Ours("adjust_stock"), Role::Operator),
+        ("PUT", ["skus", _]) => (Audit::Ours("configure_sku"), Role::Admin),
+        ("PUT", ["prices", _]) => (Audit::Ours("set_price"), Role::Admin),
+        ("POST", ["admin", "failed", _, "retry" | "cancel"]) => (Audit::Theirs, Role::Operator),
+        ("POST", ["orders", _, "returns"]) => (Audit::Theirs, Role::Operator),
+        _ => return None,
+    })
 }
 
 fn is_readable(path: &str) -> bool {
-    let first = path.split('/').next().unwrap_or_default();
-    matches!(first, "holds" | "stock")
+    parts(path).is_some_and(|parts| {
+        matches!(
+            parts.as_slice(),
+            ["holds" | "stock" | "orders" | "prices", ..] | ["admin", "failed", ..]
+        )
+    })
+}
+
+/// A path's parts; `None` where it would climb out of what was looked at (RFC 3986, section 5.2.4).
+fn parts(path: &str) -> Option<Vec<&str>> {
+    let parts: Vec<&str> = path.split('/').collect();
+    (!parts.iter().any(|part| matches!(*part, "." | ".."))).then_some(parts)
 }
 
 /// A look at holds or stock.
@@ -57,7 +80,7 @@ pub async fn read(
     answer(send(&app, app.client.get(url)).await?).await
 }
 
-/// A change: the person's role, the audit, the command, the outcome.
+/// A change: the person's role, the audit, the call, the outcome.
 pub async fn change(
     State(app): State<App>,
     person: Person,
@@ -66,17 +89,28 @@ pub async fn change(
     headers: HeaderMap,
     body: Bytes,
 ) -> Answer {
-    let (action, role) = needed(&method, &path).ok_or_else(Problem::not_found)?;
+    let (audit, role) = needed(&method, &path).ok_or_else(Problem::not_found)?;
     person.must_be(role)?;
-    let detail = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    let begun = audit::begin(&app, &person, action, &path, detail).await?;
-    let mut request = app.client.request(method, url(&app, &path, None)).body(body);
+    let mut detail = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let mut request = app.client.request(method, url(&app, &path, None));
     for name in ASKED {
         if let Some(value) = headers.get(name) {
             request = request.header(name, value);
         }
     }
-    let sent = send(&app, request.header("x-actor", person.actor())).await;
+    let request = request.header("x-actor", person.actor());
+    let name = match audit {
+        Audit::Ours(name) => name,
+        Audit::Theirs => {
+            // Whatever the page says: it is this person.
+            if let Value::Object(fields) = &mut detail {
+                fields.insert("actor".to_owned(), person.actor().into());
+            }
+            return answer(send(&app, request.body(detail.to_string())).await?).await;
+        }
+    };
+    let begun = Action::of(&person, name, &*path, detail).begin(&app).await?;
+    let sent = send(&app, request.body(body)).await;
     let outcome = sent.as_ref().map_or("unknown", |answer| outcome(answer.status()));
     begun.end(outcome).await;
     answer(sent?).await
@@ -158,15 +192,21 @@ mod tests {
         let role = |method: Method, path: &str| needed(&method, path).map(|(_, role)| role);
         assert_eq!(role(Method::POST, "holds"), Some(Role::Operator));
         assert_eq!(role(Method::PUT, "skus/a"), Some(Role::Admin));
+        assert_eq!(role(Method::POST, "admin/failed/x/retry"), Some(Role::Operator));
         for (method, path) in [
             (Method::POST, "holds/x/y/confirm"),
             (Method::POST, "stock"),
             (Method::PUT, "skus/a/b"),
             (Method::POST, "../metrics"),
+            (Method::POST, "holds/../confirm"),
+            (Method::POST, "admin/failed/x/delete"),
+            (Method::PUT, "admin/failed/x/retry"),
             (Method::POST, ""),
         ] {
             assert_eq!(role(method, path), None, "{path}");
         }
         assert!(is_readable("holds/x") && is_readable("stock") && !is_readable("admin/secrets") && !is_readable(""));
+        assert!(!is_readable("holds/../admin/secrets") && !is_readable("admin/failed/./x"));
+        assert!(is_readable("admin/failed") && is_readable("admin/failed/x") && is_readable("orders/x"));
     }
 }

@@ -67,6 +67,13 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// In a person's words.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         tracing::debug!(code = self.code, "the console refused: {}", self.detail);

@@ -1,11 +1,11 @@
-//! What only Postgres knows: movements of stock, and what people did.
+//! What only Postgres knows: movements of stock, prices, the steps of a payment, and what people did.
 
 use axum::{
     Json,
-    extract::{Query, State},
+    extract::{Path, Query, State},
     response::IntoResponse,
 };
-use domain::Sku;
+use domain::{HoldId, Sku};
 use plumbing::task;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -54,6 +54,53 @@ pub async fn movements(State(app): State<App>, _person: Person, Query(of): Query
         )
         .bind(sku.as_str().to_owned())
         .bind(ROWS_MAX)
+        .fetch_all(&pool)
+        .await
+    });
+    Ok(Json(reading.await??).into_response())
+}
+
+#[derive(Serialize, sqlx::FromRow)]
+struct Price {
+    sku: String,
+    amount: i64,
+    currency: String,
+}
+
+/// What things cost: the shop window shows it, checkout charges it.
+pub async fn prices(State(app): State<App>, _person: Person) -> Answer {
+    let pool = app.pool.clone();
+    let reading = task::spawn("console-prices", async move {
+        sqlx::query_as::<_, Price>("SELECT sku, amount, currency FROM prices WHERE tenant = 'default'")
+            .fetch_all(&pool)
+            .await
+    });
+    Ok(Json(reading.await??).into_response())
+}
+
+#[derive(Serialize, sqlx::FromRow)]
+struct Step {
+    at: i64,
+    payment_ref: String,
+    step: String,
+    error: Option<String>,
+    state: String,
+    amount: i64,
+    currency: String,
+}
+
+/// Every step of every payment of a hold, oldest first.
+pub async fn payments(State(app): State<App>, _person: Person, Path(hold_id): Path<String>) -> Answer {
+    let hold_id = HoldId::parse(&hold_id).map_err(|invalid| Problem::invalid(invalid.to_string()))?;
+    let pool = app.pool.clone();
+    let reading = task::spawn("console-payments", async move {
+        sqlx::query_as::<_, Step>(
+            "SELECT created_at AS at, payment_ref, 'Begin' AS step, NULL AS error, state, amount, currency \
+               FROM payments WHERE hold_id = $1 \
+             UNION ALL SELECT s.at, payment_ref, s.step, s.error, p.state, p.amount, p.currency \
+               FROM payment_steps AS s JOIN payments AS p USING (payment_ref) WHERE p.hold_id = $1 ORDER BY at",
+        )
+        .bind(hold_id.uuid())
         .fetch_all(&pool)
         .await
     });

@@ -3,6 +3,7 @@
 import { get, onLoggedOut, post, setMark } from "./call.js";
 import { doing, field, h } from "./page.js";
 import { audit } from "./audit.js";
+import { failed } from "./failed.js";
 import { holds } from "./holds.js";
 import { lanes } from "./lanes.js";
 import { letters } from "./letters.js";
@@ -16,6 +17,7 @@ const PAGES = [
   ["shop", "Shop", shop, () => true],
   ["stock", "Stock", stock, () => true],
   ["holds", "Holds", holds, () => true],
+  ["failed", "Failed orders", failed, () => true],
   ["letters", "Dead letters", letters, () => true],
   ["lanes", "Lanes", lanes, () => true],
   ["audit", "Audit", audit, (me) => me.role !== "viewer"],
@@ -108,7 +110,7 @@ addEventListener("hashchange", () => {
   main.focus({ preventScroll: true });
 });
 addEventListener("keydown", (event) => {
-  const isTyping = event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement;
+  const isTyping = event.target.closest?.("input, select, textarea");
   if (!me || isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
   const page = offered()[Number(event.key) - 1];
   if (page) location.hash = `#/${page[0]}`;

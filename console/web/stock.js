@@ -2,7 +2,8 @@
 
 import { command, get } from "./call.js";
 import { watch } from "./live.js";
-import { doing, field, h, heading, link, number, say, signed, table, time } from "./page.js";
+import { holdsTable } from "./holds.js";
+import { doing, field, h, heading, link, money, number, say, section, signed, table, time } from "./page.js";
 
 export async function stock(room, context) {
   if (context.argument) return one(room, context);
@@ -39,11 +40,27 @@ export async function stock(room, context) {
   }
 }
 
-async function one(room, { mayAct, argument: sku, onLeave }) {
+// What it costs: what checkout charges, whatever a page says.
+async function price(sku, path) {
+  const known = (await get("prices")).find((price) => price.sku === sku);
+  const amount = h("input", { type: "number", min: "1", required: true, value: known?.amount ?? "" });
+  const currency = h("input", { required: true, maxlength: "3", pattern: "[A-Za-z]{3}", value: known?.currency ?? "eur" });
+  const set = doing(async () => {
+    const price = { amount: Number(amount.value), currency: currency.value.toLowerCase() };
+    await command("PUT", `prices/${path}`, price);
+    say(`One costs ${money(price.amount, price.currency)} now.`);
+  });
+  return [
+    ...section("Price", "Of one unit, in the currency's smallest coin."),
+    h("form", { class: "row", id: "price", onsubmit: set }, field("Amount", amount, "short"), field("Currency", currency, "short"), h("button", {}, "Set the price")),
+  ];
+}
+
+async function one(room, { me, mayAct, argument: sku, onLeave }) {
   const path = encodeURIComponent(sku);
   room.append(...heading(sku, "Every change is a command in the log, under your name."));
   const facts = h("dl", { class: "facts" });
-  const moved = h("div");
+  const [moved, live] = [h("div"), h("div")];
   let known = await get(`v1/stock/${path}`).catch((refused) => {
     if (refused.code === "unknown_sku") return null;
     throw refused;
@@ -69,11 +86,17 @@ async function one(room, { mayAct, argument: sku, onLeave }) {
       ], rows),
     );
   };
+  const liveHolds = async () => {
+    const of = (state) => get(`v1/holds?sku=${path}&state=${state}&limit=50`);
+    const [held, paying] = await Promise.all([of("held"), of("paying")]);
+    const rows = [...paying.holds, ...held.holds];
+    live.replaceChildren(holdsTable(rows.length === 1 ? "One hold" : `${rows.length} holds`, rows, "Nobody holds any of it."));
+  };
   let later;
   const follow = (row) => {
     show(row);
     clearTimeout(later);
-    later = setTimeout(() => movements().catch(() => {}), 700);
+    later = setTimeout(() => Promise.all([movements(), liveHolds()]).catch(() => {}), 700);
   };
   room.append(facts);
   if (known) {
@@ -82,6 +105,7 @@ async function one(room, { mayAct, argument: sku, onLeave }) {
   } else facts.replaceWith(h("p", {}, "There is no such SKU yet. The first adjustment makes it."));
   onLeave(() => clearTimeout(later));
 
+  if (me.role === "admin") room.append(...(await price(sku, path)));
   if (mayAct) {
     const change = h("input", { type: "number", required: true, value: "1" });
     const counted = h("input", { type: "number", min: "0", required: true });
@@ -96,13 +120,12 @@ async function one(room, { mayAct, argument: sku, onLeave }) {
         follow(row);
       });
     room.append(
-      h("h2", {}, "Adjust"),
+      ...section("Adjust"),
       h("form", { class: "row", id: "adjust", onsubmit: adjust(() => ({ change: Number(change.value), reason: why1.value }), "Adjusted.") }, field("Change", change, "short"), field("Reason", why1), h("button", { class: "main" }, "Adjust")),
-      h("h2", {}, "Count"),
-      h("p", { class: "soft" }, "Count all that lies on the shelf, with what is held and sold. If the number that you counted against has changed meanwhile, nothing is written."),
+      ...section("Count", "Count all that lies on the shelf, with what is held and sold. If the number that you counted against has changed meanwhile, nothing is written."),
       h("form", { class: "row", id: "count", onsubmit: adjust(() => ({ set: Number(counted.value), expected: Number(expected.value), reason: why2.value }), "Counted.") }, field("Counted", counted, "short"), field("Expected", expected, "short"), field("Reason", why2), h("button", { class: "main" }, "Write the count")),
     );
   }
-  room.append(h("h2", {}, "Movements"), moved);
-  await movements();
+  room.append(...section("Live holds", "What of the shelf is promised to somebody: a count has to find these too."), live, ...section("Movements"), moved);
+  await Promise.all([movements(), liveHolds()]);
 }

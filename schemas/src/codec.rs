@@ -264,6 +264,13 @@ impl Codec {
         }
     }
 
+    /// What stands in front of every command that this encodes: the mark and our schema's id.
+    #[must_use]
+    pub fn command_prefix(&self) -> [u8; 5] {
+        let [a, b, c, d] = self.command_id.to_be_bytes();
+        [0, a, b, c, d]
+    }
+
     /// Encodes a command.
     #[must_use]
     pub fn encode_command(&self, command: &Command) -> Vec<u8> {

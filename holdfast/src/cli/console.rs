@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use anyhow::Context as _;
 use axum::Router;
 use clap::{Args, Subcommand};
-use console::{Api, Role};
+use console::{Api, Role, TestCard};
 use plumbing::{config::Connections, service::Context, stop::Stop};
 
 use super::{Outcome, roles::AllOptions};
@@ -36,7 +36,7 @@ pub async fn run(connections: Connections, options: Alone, context: Context) -> 
         url: options.http.url.expose().trim_end_matches('/').to_owned(),
         token: options.http.token,
     };
-    let router = console::router(&connections, options.console, api, context.stop.clone())?;
+    let router = console::router(&connections, options.console, api, None, context.stop.clone())?;
     let (addr, serving) = plumbing::http::serve(options.console_addr, router, context.stop)
         .await
         .context("the console cannot be served")?;
@@ -54,7 +54,9 @@ pub fn beside(connections: &Connections, options: &AllOptions, stop: Stop) -> an
         url: format!("http://{addr}"),
         token: options.ingress.token.as_ref().map(|token| token.expose().to_owned()),
     };
-    console::router(connections, options.console.clone(), api, stop)
+    let stripe = &options.checkout;
+    let test_card = TestCard::new(stripe.stripe_url.expose(), stripe.stripe_secret_key.expose());
+    console::router(connections, options.console.clone(), api, test_card, stop)
 }
 
 /// Who may use the console.

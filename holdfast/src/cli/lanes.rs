@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{Outcome, table};
 use crate::{
-    log::{self, Decoder, LogReader},
+    log::{self, Decoder, LogReader, Record},
     redis_lane::{LaneCell, RedisLanes},
 };
 
@@ -36,6 +36,10 @@ struct LaneRow {
     /// Host and process of the last `LaneOpened`; none before the first.
     owner: Option<String>,
     epoch: i64,
+    /// When the owner opened the lane.
+    opened_at: Option<i64>,
+    /// When the lane in Redis was last made anew from the log: its generation is named by the epoch that did it.
+    rebuilt_at: Option<i64>,
     commands_end: i64,
     last_decided: i64,
     commands_lag: i64,
@@ -120,7 +124,13 @@ impl Engines {
             Ok(())
         })?;
         let events_end = events.next_offset().max(events_end);
-        let owner = self.owner(&mut events, state.epoch, first)?;
+        let redis = redis.map(|redis| redis.lane(lane)).transpose()?.flatten();
+        let opened = opening(&mut events, state.epoch, first)?;
+        let owner = self.owner(opened.as_ref())?;
+        let rebuilt = match redis {
+            Some(cell) => opening(&mut events, cell.generation, first)?,
+            None => None,
+        };
         let (commands_end, commands_lag) = commands_lag(reader(&self.topics.commands)?, state.last_command_offset)?;
         let checkpoint = match (&self.checkpoints, checkpoint) {
             (Some(_), checkpoint) => Some(checkpoint.map_or(0, |checkpoint| checkpoint.next_event_offset)),
@@ -130,33 +140,42 @@ impl Engines {
             lane: lane.number(),
             owner,
             epoch: state.epoch,
+            opened_at: opened.and_then(|record| record.timestamp_ms),
+            rebuilt_at: rebuilt.and_then(|record| record.timestamp_ms),
             commands_end,
             last_decided: state.last_command_offset,
             commands_lag,
             events_end,
             checkpoint,
             events_lag: checkpoint.map(|next| events_end - next),
-            redis: redis.map(|redis| redis.lane(lane)).transpose()?.flatten(),
+            redis,
         })
     }
 
     /// Host and process of whoever opened the epoch, from its own record.
-    fn owner(&self, events: &mut LogReader, epoch: i64, first: i64) -> anyhow::Result<Option<String>> {
-        let Some(decoder) = self.decoder.as_ref().filter(|_| epoch >= first && epoch >= 0) else {
+    fn owner(&self, opened: Option<&Record>) -> anyhow::Result<Option<String>> {
+        let (Some(decoder), Some(record)) = (&self.decoder, opened) else {
             return Ok(None);
         };
-        events.seek(epoch);
-        let mut opened = None;
-        events.read_while(|record| {
-            opened = Some(record);
-            Ok(false)
-        })?;
-        let Some(record) = opened else { return Ok(None) };
         Ok(match decoder.event(record.value.as_deref())?.map(|event| event.body) {
             Ok(EventBody::LaneOpened { owner, .. }) => Some(owner.to_string()),
             Ok(_) | Err(_) => None,
         })
     }
+}
+
+/// The `LaneOpened` of an epoch, while the log still has it.
+fn opening(events: &mut LogReader, epoch: i64, first: i64) -> anyhow::Result<Option<Record>> {
+    if epoch < first.max(0) {
+        return Ok(None);
+    }
+    events.seek(epoch);
+    let mut opened = None;
+    events.read_while(|record| {
+        opened = Some(record);
+        Ok(false)
+    })?;
+    Ok(opened.filter(|record| record.offset == epoch))
 }
 
 /// The end of a lane's commands, and how many of them are not decided.
@@ -225,6 +244,8 @@ mod tests {
             lane: 2,
             owner: None,
             epoch: -1,
+            opened_at: None,
+            rebuilt_at: None,
             commands_end: 0,
             last_decided: -1,
             commands_lag: 0,

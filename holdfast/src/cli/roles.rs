@@ -35,7 +35,7 @@ pub struct AllOptions {
     #[command(flatten)]
     fulfiller: fulfiller::Options,
     #[command(flatten)]
-    checkout: checkout::Options,
+    pub(super) checkout: checkout::Options,
     #[command(flatten)]
     pub(super) console: console::Options,
 }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use clap::Args;
 use plumbing::config::Connections;
+use sqlx::Connection as _;
 
 use super::Outcome;
 use crate::torture::{self, Inflicted, Options, Plan};
@@ -53,18 +54,32 @@ impl Torture {
             logs: self.logs,
             services: self.services,
         };
-        let report = torture::run(self.connections, &options).await?;
+        let report = torture::run(self.connections.clone(), &options).await?;
+        let is_fine = report.violations.is_empty();
+        if let Err(error) = keep(&self.connections, is_fine, &serde_json::to_string(&report)?).await {
+            eprintln!("note: the console will not show this: {error:#}");
+        }
         if self.json {
             super::print(&format!("{}\n", serde_json::to_string_pretty(&report)?));
         } else {
             super::print(&text(&report));
         }
-        Ok(if report.violations.is_empty() {
-            Outcome::Fine
-        } else {
-            Outcome::NotInOrder
-        })
+        Ok(if is_fine { Outcome::Fine } else { Outcome::NotInOrder })
     }
+}
+
+/// Keeps the report where the console looks, in the tables of the system that was not tortured.
+async fn keep(connections: &Connections, agrees: bool, report: &str) -> anyhow::Result<()> {
+    let mut postgres = sqlx::PgConnection::connect(connections.postgres_url.expose()).await?;
+    sqlx::query(
+        "INSERT INTO check_results (kind, at, actor, agrees, report) VALUES ('torture', $1, 'holdfast torture', $2, $3::jsonb)",
+    )
+    .bind(plumbing::time::now_ms())
+    .bind(agrees)
+    .bind(report)
+    .execute(&mut postgres)
+    .await?;
+    Ok(())
 }
 
 fn text(report: &torture::Report) -> String {

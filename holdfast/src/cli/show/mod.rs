@@ -43,6 +43,10 @@ struct Entry {
     counts: &'static str,
     /// The command that an event decides.
     command: Option<i64>,
+    /// Who wrote the record: `/holdfast/ingress` for an HTTP request.
+    source: Option<String>,
+    /// The trace that it belongs to, where traces are exported (W3C Trace Context).
+    trace_id: Option<String>,
     fields: serde_json::Map<String, serde_json::Value>,
 }
 

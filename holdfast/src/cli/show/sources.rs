@@ -131,9 +131,17 @@ impl Log {
             kind: record.type_name().unwrap_or("unknown").to_owned(),
             counts,
             command,
+            source: record.header("ce_source").map(ToOwned::to_owned),
+            trace_id: trace_id(record),
             fields,
         });
     }
+}
+
+/// The second part of a `traceparent`.
+fn trace_id(record: &Record) -> Option<String> {
+    let parent = record.header(schemas::headers::TRACEPARENT)?;
+    parent.split('-').nth(1).map(ToOwned::to_owned)
 }
 
 /// The state in front of a decision, if that decision is valid.

@@ -1,20 +1,22 @@
-//! `dead-letters`.
+//! `dead-letters`: `tell` shows one, `draft` makes of one what a person may correct.
+
+mod draft;
+mod tell;
+
+use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use domain::{Command, CommandBody, Lane, Source};
 use plumbing::{
     config::Connections,
-    kafka::producer::{Producer, Record as NewRecord},
+    kafka::producer::{ProduceError, Producer, Record as NewRecord},
     task,
 };
 use schemas::{DecodeError, Topics, headers};
 
 use super::{Outcome, table, time_text};
-use crate::{
-    json,
-    log::{self, Decoder, LogReader, Record},
-};
+use crate::log::{self, Decoder, LogReader, Record};
 
 const SOURCE: &str = "/holdfast/dead-letters";
 const ERROR_HEADERS: &str = "holdfast.error.";
@@ -31,9 +33,12 @@ enum What {
     /// All dead letters, oldest first
     List(List),
     /// One dead letter: where it was, why it was buried, its bytes, and what they mean if they can be read by now
-    Show(One),
+    Show(Show),
     /// Send one to the lane where it belongs; refused while it still cannot be read
-    Send(One),
+    ///
+    /// With --corrected, a corrected copy is sent in its place; the letter itself stays as it was buried. A lane counts a letter
+    /// once, however often it is sent: the first copy that it decided is the one that counts. So correct it before it is sent.
+    Send(Resend),
 }
 
 #[derive(Args, Debug)]
@@ -47,9 +52,30 @@ struct List {
 }
 
 #[derive(Args, Debug)]
-struct One {
+struct Show {
     /// Offset in the dead-letter topic
     offset: i64,
+
+    /// Print JSON, with a draft that can be corrected
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connections: Connections,
+}
+
+#[derive(Args, Debug)]
+struct Resend {
+    /// Offset in the dead-letter topic
+    offset: i64,
+
+    /// A command as JSON, as `show --json` drafts it, to send in the letter's place; - reads standard input
+    #[arg(long, value_name = "FILE")]
+    corrected: Option<PathBuf>,
+
+    /// Who corrected it: the actor of a change of stock
+    #[arg(long, requires = "corrected", value_name = "NAME")]
+    actor: Option<String>,
 
     #[command(flatten)]
     connections: Connections,
@@ -59,30 +85,22 @@ impl DeadLetters {
     pub async fn run(self) -> anyhow::Result<Outcome> {
         match self.what {
             What::List(list) => list.run().await?,
-            What::Show(one) => one.show().await?,
-            What::Send(one) => {
-                let sent = send(&one.connections, one.offset).await?;
-                super::print(&format!(
-                    "✓ dead letter {} is now command {} of lane {} ({} in {})\n",
-                    one.offset, sent.offset, sent.lane, sent.kind, sent.topic
-                ));
-            }
+            What::Show(show) => show.run().await?,
+            What::Send(resend) => return resend.run().await,
         }
         Ok(Outcome::Fine)
     }
 }
 
 /// Where a dead letter went.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sent {
+struct Sent {
     /// Full name of the commands topic.
-    pub topic: String,
-    /// Its lane.
-    pub lane: u16,
+    topic: String,
+    lane: u16,
     /// Its offset there.
-    pub offset: i64,
+    offset: i64,
     /// What it asks.
-    pub kind: &'static str,
+    kind: &'static str,
 }
 
 impl List {
@@ -127,64 +145,57 @@ impl List {
     }
 }
 
-impl One {
-    async fn show(self) -> anyhow::Result<()> {
+impl Resend {
+    async fn run(self) -> anyhow::Result<Outcome> {
+        let decoder = Decoder::connect(&self.connections).await?;
         let letter = read_one(&self.connections, self.offset).await?;
-        let mut out = format!(
-            "dead letter {}, buried {}: {}\n\nheaders\n",
-            letter.offset,
-            letter.timestamp_ms.map(time_text).unwrap_or_default(),
-            record_of(&letter)
-        );
-        for (name, value) in &letter.headers {
-            let value = value
-                .as_deref()
-                .map_or_else(|| "(none)".into(), String::from_utf8_lossy);
-            out += &format!("  {name}: {}\n", printable(&value));
-        }
-        let key = letter.key.as_deref().map(String::from_utf8_lossy);
-        out += &format!(
-            "\nkey\n  {}\n",
-            key.map_or_else(|| "(none)".to_owned(), |key| printable(&key))
-        );
-        match &letter.value {
-            Some(value) => out += &format!("\nvalue, {} bytes\n{}", value.len(), hex_dump(value)),
-            None => out += "\nvalue\n  (none)\n",
-        }
-        let decoder = Decoder::connect(&self.connections).await;
-        out += &match decoder {
-            Err(error) => format!("\nit cannot be said what it means: {error:#}\n"),
-            Ok(decoder) => {
-                let value = letter.value.clone();
-                match task::thread("decode", move || decoder.command(value.as_deref())).await?? {
-                    Ok(command) => format!(
-                        "\nit can be read: {}\n{}\n\nholdfast dead-letters send {} gives it to its lane\n",
-                        command.body.name(),
-                        serde_json::to_string_pretty(&json::command_fields(&command))?,
-                        letter.offset
-                    ),
-                    Err(error) => format!("\nit still cannot be read: {error}\n"),
-                }
-            }
+        let what = if self.corrected.is_some() { "corrected" } else { "dead" };
+        let command = match &self.corrected {
+            Some(path) => draft::corrected(&read_text(path)?, self.actor.as_deref())?,
+            None => readable(&decoder, &letter).await?,
         };
-        super::print(&out);
-        Ok(())
+        let sent = match send(&self.connections, &decoder, &letter, command).await {
+            Ok(sent) => sent,
+            Err(error) if error.is::<ProduceError>() => {
+                // No refusal: it may be in the log.
+                eprintln!("error: {error:#}");
+                return Ok(Outcome::CouldNotLook);
+            }
+            Err(error) => return Err(error),
+        };
+        super::print(&format!(
+            "✓ {what} letter {} is now command {} of lane {} ({} in {})\n",
+            self.offset, sent.offset, sent.lane, sent.kind, sent.topic
+        ));
+        Ok(Outcome::Fine)
     }
 }
 
-/// Sends a dead letter to the lane where it belongs. Its source names the dead letter, so that it counts once.
-///
-/// # Errors
-/// There is no such letter, it still cannot be read, or Kafka does not take it.
-pub async fn send(connections: &Connections, offset: i64) -> anyhow::Result<Sent> {
-    let letter = read_one(connections, offset).await?;
-    let decoder = Decoder::connect(connections).await?;
+fn read_text(path: &std::path::Path) -> anyhow::Result<String> {
+    if path.as_os_str() == "-" {
+        return std::io::read_to_string(std::io::stdin()).context("standard input cannot be read");
+    }
+    std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))
+}
+
+/// What the letter means, if it can be read by now.
+async fn readable(decoder: &Decoder, letter: &Record) -> anyhow::Result<Command> {
     let (value, decoding) = (letter.value.clone(), decoder.clone());
-    let mut command = match task::thread("decode", move || decoding.command(value.as_deref())).await?? {
-        Ok(command) => command,
+    match task::thread("decode", move || decoding.command(value.as_deref())).await?? {
+        Ok(command) => Ok(command),
         Err(DecodeError::NewerBody(name)) => bail!("this version does not know the command `{name}`: upgrade it first"),
-        Err(error) => bail!("dead letter {offset} still cannot be read: {error}"),
-    };
+        Err(error) => bail!("dead letter {} still cannot be read: {error}", letter.offset),
+    }
+}
+
+/// Sends what a dead letter means to the lane where it belongs. Its source names the letter, so that it counts once.
+async fn send(
+    connections: &Connections,
+    decoder: &Decoder,
+    letter: &Record,
+    mut command: Command,
+) -> anyhow::Result<Sent> {
+    let offset = letter.offset;
     let topics = Topics::with_prefix(&connections.topic_prefix);
     let asked = connections.clone();
     let lanes = task::thread("lanes", move || log::lanes(&asked)).await??;
@@ -307,45 +318,4 @@ fn record_of(letter: &Record) -> String {
         error_header(letter, "partition"),
         error_header(letter, "offset")
     )
-}
-
-/// What a stranger wrote must not steer the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '.' } else { c }).collect()
-}
-
-/// Sixteen bytes a line: offset, hexadecimal, text.
-fn hex_dump(bytes: &[u8]) -> String {
-    bytes
-        .chunks(16)
-        .enumerate()
-        .map(|(row, chunk)| {
-            let hex: Vec<String> = chunk.iter().map(|byte| format!("{byte:02x}")).collect();
-            let text: String = chunk
-                .iter()
-                .map(|byte| {
-                    if byte.is_ascii_graphic() || *byte == b' ' {
-                        char::from(*byte)
-                    } else {
-                        '.'
-                    }
-                })
-                .collect();
-            format!("  {:06x}  {:47}  {text}\n", row * 16, hex.join(" "))
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_dump_shows_bytes_and_text_and_steers_no_terminal() {
-        let dump = hex_dump(b"\x00\x00\x00\x00\x07Hello\x1b[31m world");
-        let lines: Vec<&str> = dump.lines().collect();
-        assert_eq!(lines.len(), 2);
-        assert!(lines[0].starts_with("  000000  00 00 00 00 07 48 65") && lines[0].ends_with(".....Hello.[31m "));
-        assert_eq!(printable("a\u{1b}[31mb"), "a.[31mb");
-    }
 }
