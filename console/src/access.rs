@@ -190,6 +190,8 @@ pub async fn me(State(app): State<App>, person: Result<Person, Problem>) -> Answ
 }
 
 fn told(app: &App, person: &Person) -> Json<serde_json::Value> {
-    Json(json!({"name": person.name, "role": person.role.name(), "csrf": person.csrf, "tour": app.options.tour,
-        "test_card": app.options.tour && app.test_card.is_some()}))
+    Json(
+        json!({"name": person.name, "role": person.role.name(), "csrf": person.csrf, "tour": app.options.tour,
+        "test_card": app.options.tour && app.test_card.is_some()}),
+    )
 }

@@ -86,12 +86,7 @@ pub struct Asked {
 }
 
 /// Sends one where it belongs. Again, in the same form, it changes nothing.
-pub async fn send(
-    State(app): State<App>,
-    person: Person,
-    Path(offset): Path<u32>,
-    Json(asked): Json<Asked>,
-) -> Answer {
+pub async fn send(State(app): State<App>, person: Person, Path(offset): Path<u32>, Json(asked): Json<Asked>) -> Answer {
     person.must_be(Role::Operator)?;
     let copy = asked.corrected.map(|copy| copy.to_string()).unwrap_or_default();
     let begun = begin(&app, &person, offset, &copy).await?;
@@ -154,7 +149,8 @@ async fn begin(app: &App, person: &Person, offset: u32, copy: &str) -> Result<Be
         Ok::<_, sqlx::Error>(id)
     });
     let id = writing.await??;
-    let id = id.ok_or_else(|| Problem::refused("this letter was sent in another form already: a lane would count both"))?;
+    let id =
+        id.ok_or_else(|| Problem::refused("this letter was sent in another form already: a lane would count both"))?;
     Ok(Begun::known(app, id))
 }
 

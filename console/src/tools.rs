@@ -143,4 +143,3 @@ pub async fn show(State(app): State<App>, _person: Person, Path(hold_id): Path<S
 pub async fn lanes(State(app): State<App>, _person: Person) -> Answer {
     Ok(Json(app.tools.run(&["lanes", "--json"]).await?.json()?).into_response())
 }
-

@@ -83,7 +83,9 @@ pub async fn begin(State(app): State<App>, person: Person) -> Answer {
         return Err(Problem::refused("a takeover is under way already: look at it"));
     }
     let detail = json!({"units": UNITS, "buyers": BUYERS, "killed_after": KILLED_AFTER});
-    let begun = Action::of(&person, "tour_takeover", "reserver", detail).begin(&app).await;
+    let begun = Action::of(&person, "tour_takeover", "reserver", detail)
+        .begin(&app)
+        .await;
     let begun = begun.inspect_err(|_| app.stage.show("failed", json!({"error": "it could not be audited"})))?;
     let playing = app.clone();
     drop(task::spawn("tour-takeover", async move {
@@ -169,7 +171,8 @@ async fn sell(app: &Console, sku: &str, reserver: &mut Child) -> Value {
         if answers == KILLED_AFTER {
             let killed = reserver.kill().await;
             let phase = if killed.is_ok() { "killed" } else { "selling" };
-            app.stage.show(phase, json!({"answered_before": answers, "killed_at": time::now_ms()}));
+            app.stage
+                .show(phase, json!({"answered_before": answers, "killed_at": time::now_ms()}));
         }
     }
     json!({

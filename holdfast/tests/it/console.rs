@@ -45,7 +45,13 @@ fn people_use_the_console_in_a_browser() {
             .with("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{outside}/"))
             .start()
             .await;
-        for (sku, units) in [("mug", 40), ("shirt", 20), ("last-one", 1), ("last-two", 1), ("last-three", 1)] {
+        for (sku, units) in [
+            ("mug", 40),
+            ("shirt", 20),
+            ("last-one", 1),
+            ("last-two", 1),
+            ("last-three", 1),
+        ] {
             world.stock(sku, units).await;
         }
         bury_one_that_can_be_read_later(&world).await;
@@ -167,18 +173,39 @@ fn the_console_alone_speaks_to_an_api_elsewhere() {
                 page.map_err(|error| error.to_string())
             })
             .await;
-        assert!(page.headers()["content-security-policy"].to_str().expect("text").contains("default-src 'none'"));
-        assert_eq!(world.request(world.client.get(format!("{url}/api/v1/stock"))).await.status, 401);
+        assert!(
+            page.headers()["content-security-policy"]
+                .to_str()
+                .expect("text")
+                .contains("default-src 'none'")
+        );
+        assert_eq!(
+            world
+                .request(world.client.get(format!("{url}/api/v1/stock")))
+                .await
+                .status,
+            401
+        );
 
         let login = json!({"name": "olga", "password": password});
         let inside = world
             .eventually("a login", async || {
-                let answer = world.request(world.client.post(format!("{url}/api/login")).json(&login)).await;
-                (answer.status == 200).then_some(answer.clone()).ok_or(format!("{answer:?}"))
+                let answer = world
+                    .request(world.client.post(format!("{url}/api/login")).json(&login))
+                    .await;
+                (answer.status == 200)
+                    .then_some(answer.clone())
+                    .ok_or(format!("{answer:?}"))
             })
             .await;
         assert_eq!(inside.body["tour"], json!(false), "{inside:?}");
-        let cookie = inside.header("set-cookie").expect("a session").split(';').next().expect("a part").to_owned();
+        let cookie = inside
+            .header("set-cookie")
+            .expect("a session")
+            .split(';')
+            .next()
+            .expect("a part")
+            .to_owned();
         let mark = inside.body["csrf"].as_str().expect("a mark").to_owned();
         let as_olga = |request: reqwest::RequestBuilder| request.header("cookie", &cookie).header("x-csrf", &mark);
         let adjusting = || {
@@ -189,13 +216,19 @@ fn the_console_alone_speaks_to_an_api_elsewhere() {
         let adjusted = world
             .eventually("an adjustment", async || {
                 let answer = world.request(adjusting()).await;
-                (answer.status == 200).then_some(answer.clone()).ok_or(format!("{answer:?}"))
+                (answer.status == 200)
+                    .then_some(answer.clone())
+                    .ok_or(format!("{answer:?}"))
             })
             .await;
         assert_eq!(adjusted.body["on_hand"], 4);
-        let lanes = world.request(as_olga(world.client.get(format!("{url}/api/lanes")))).await;
+        let lanes = world
+            .request(as_olga(world.client.get(format!("{url}/api/lanes"))))
+            .await;
         assert!(lanes.body[0]["owner"].is_string(), "{lanes:?}");
-        let sale = world.request(as_olga(world.client.post(format!("{url}/api/tour/sale")))).await;
+        let sale = world
+            .request(as_olga(world.client.post(format!("{url}/api/tour/sale"))))
+            .await;
         assert_eq!(sale.status, 403, "no tour is offered: {sale:?}");
     });
 }

@@ -82,7 +82,10 @@ pub(super) fn corrected(text: &str, actor: Option<&str>) -> anyhow::Result<Comma
         | CommandBody::RelayDone { .. }
         | CommandBody::RelayFailed { .. }
         | CommandBody::Follow { .. } => {
-            bail!("only lanes write {}: it cannot be corrected by hand", command.body.name())
+            bail!(
+                "only lanes write {}: it cannot be corrected by hand",
+                command.body.name()
+            )
         }
         CommandBody::AdjustStock { actor: by, .. } | CommandBody::ReturnStock { actor: by, .. } => {
             if let Some(actor) = actor {
