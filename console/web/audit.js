@@ -4,7 +4,7 @@ import { get } from "./call.js";
 import { h, heading, table, tag, time } from "./page.js";
 
 export async function audit(room) {
-  room.append(...heading("Audit", "Written before anything is done, completed afterwards. Changes of stock carry the same name in the log."));
+  room.append(...heading("Audit", "Written in the transaction that does it, or before a command is sent and completed afterwards. Changes of stock carry the same name in the log."));
   const rows = await get("audit");
   room.append(
     table("The last actions", [

@@ -37,7 +37,7 @@ async function one(room, context) {
   const send = (body) => async () => again(await post(`dead-letters/${offset}/send`, body()));
   if (letter.sent) {
     room.append(
-      h("p", { class: "note" }, tag(letter.sent.corrected ? "corrected" : "sent"), ` by ${letter.sent.actor}, ${time(letter.sent.at)}. Sending it again, in the same form, changes nothing.`),
+      h("p", { class: "note" }, tag(letter.sent.corrected ? "corrected" : "sent"), ` by ${letter.sent.actor}, `, time(letter.sent.at), ". Sending it again, in the same form, changes nothing."),
       letter.sent.corrected ? json(JSON.parse(letter.sent.corrected)) : "",
     );
   }

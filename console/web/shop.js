@@ -13,7 +13,7 @@ const RARELY_MS = 5000;
 
 const kept = () => JSON.parse(sessionStorage.getItem(KEPT) ?? "[]");
 const keep = (ids) => sessionStorage.setItem(KEPT, JSON.stringify(ids.slice(-8)));
-const ORDERS = { paid: "to be shipped", fulfilling: "being shipped", fulfilled: "shipped", failed: "not shipped yet", cancelled: "given up", refunded: "refunded" };
+const ORDERS = { paid: "to be shipped", fulfilling: "being shipped", fulfilled: "shipped", failed: "delayed", cancelled: "given up", refunded: "refunded" };
 
 export async function shop(room, { me, mayAct, onLeave }) {
   const buyer = h("input", { value: me.name, maxlength: "128" });
@@ -127,8 +127,7 @@ function basketOf({ me, mayAct, onLeave, priced }) {
     const order = await get(`v1/orders/${id}`).catch(() => null);
     const word = ORDERS[order?.state];
     const isOnItsWay = !order || ["paid", "fulfilling"].includes(order.state);
-    // The order may know before the row that is read is as far.
-    return [[tag(order?.state === "fulfilled" ? "shipped" : hold.state), word && h("span", { class: "soft order" }, word, order.carrier_reference ? ` (${order.carrier_reference})` : "")], isOnItsWay];
+    return [[word !== "shipped" && tag("confirmed"), word && tag(word), order?.carrier_reference && h("span", { class: "soft" }, order.carrier_reference)].filter(Boolean), isOnItsWay];
   }
 
   async function put(id, wait = SOON_MS) {

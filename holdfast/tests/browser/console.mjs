@@ -131,11 +131,11 @@ const stories = {
     await row.getByRole("button", { name: "Pay €25.00", exact: true }).click();
     await row.getByText("paying").waitFor();
     await row.getByRole("button", { name: "Pay €25.00 with a test card" }).click();
-    await row.locator(".order", { hasText: /shipped/ }).waitFor();
+    await row.locator(".tag.shipped").waitFor();
     const id = await row.getAttribute("data-hold");
     await eventually("the parcel", async () => (await api(`/v1/orders/${id}`)).state === "fulfilled");
     assert.match((await api(`/v1/holds/${id}`)).payment_ref, /^pay-/);
-    await row.locator(".tag.shipped").waitFor();
+    await row.locator(".tag", { hasText: /^shipped$/ }).waitFor();
     bought = id;
   },
 
