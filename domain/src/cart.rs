@@ -4,6 +4,7 @@
 //! until the home lane says what becomes of them (docs/ARCHITECTURE.md, "Carts over several lanes").
 
 use crate::{
+    hold::HoldState,
     ids::HoldId,
     lane::Lane,
     refusal::Reason,
@@ -123,6 +124,20 @@ impl PartState {
         match self {
             Self::Held | Self::Settled => false,
             Self::Shipped | Self::Unallocated | Self::Undone => true,
+        }
+    }
+
+    /// What the parts of a cart are at rest, when all that its home lane decided has arrived; `None`: not there.
+    #[must_use]
+    pub fn under(home: HoldState) -> Option<Self> {
+        match home {
+            // Its relay's deadline ends a pending cart, whatever its lanes do: at rest there is none.
+            HoldState::Pending => None,
+            HoldState::Held | HoldState::Paying => Some(Self::Held),
+            HoldState::Confirmed => Some(Self::Settled),
+            HoldState::Shipped => Some(Self::Shipped),
+            HoldState::Unallocated => Some(Self::Unallocated),
+            HoldState::Cancelled | HoldState::Expired | HoldState::Rejected => Some(Self::Undone),
         }
     }
 

@@ -4,7 +4,7 @@
 //! `books`, `redis`, `world`   a state: stock, Redis with its scripts, log and turns
 //! `owner`, `steps`            what may happen next, to an owner and around it
 //! `promises`                  what must hold in every state
-//! `search`                    every state once, the nearest violation first
+//! `search`                    every state once, the nearest violation first; the relay's model is searched by it too
 //!
 //! docs/model.md says what is modelled, how far, and what each rule is for: without it, this search finds a violation.
 
@@ -13,6 +13,7 @@ mod bounds;
 mod owner;
 mod promises;
 mod redis;
+#[path = "../search/mod.rs"]
 mod search;
 mod steps;
 mod world;

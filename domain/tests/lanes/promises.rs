@@ -13,7 +13,7 @@ const FAIR_TURNS: u8 = 2;
 
 impl Model {
     /// The first promise that this state breaks.
-    pub fn broken(&self, world: &World) -> Option<Broken> {
+    pub fn first_broken(&self, world: &World) -> Option<Broken> {
         let log = world.broken.or_else(|| self.broken_by_log(world));
         let log = log.or_else(|| self.broken_by_redis(world).then_some(Broken::RedisIsNotTheFold));
         log.or_else(|| self.is_stuck(world).then_some(Broken::Stuck))
@@ -76,7 +76,7 @@ impl Model {
         match self.fair_step(world) {
             None => true,
             Some(Step::Begin) if world.born >= self.bounds.turns => !self.is_decided_in_the_end(*world),
-            Some(step) => self.after(world, step).is_none(),
+            Some(step) => self.step(world, step).is_none(),
         }
     }
 
@@ -85,7 +85,7 @@ impl Model {
             if world.is_done(&self.bounds) {
                 return true;
             }
-            let next = self.fair_step(&world).and_then(|step| self.after(&world, step));
+            let next = self.fair_step(&world).and_then(|step| self.step(&world, step));
             let Some(next) = next else { return false };
             world = next;
         }

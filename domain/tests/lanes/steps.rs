@@ -3,7 +3,8 @@
 use crate::{
     bounds::{Bounds, Mutant},
     redis::{Redis, Tear},
-    world::{Stage, World},
+    search,
+    world::{Broken, Stage, World},
 };
 
 /// One step.
@@ -59,9 +60,16 @@ pub struct Model {
     pub mutant: Mutant,
 }
 
-impl Model {
-    /// Calls `visit` with every step that may be next, and some that may not.
-    pub fn steps(&self, world: &World, mut visit: impl FnMut(Step)) {
+impl search::Model for Model {
+    type World = World;
+    type Step = Step;
+    type Broken = Broken;
+
+    fn start(&self) -> World {
+        World::start(&self.bounds)
+    }
+
+    fn steps(&self, world: &World, mut visit: impl FnMut(Step)) {
         if world.born < self.bounds.turns {
             visit(Step::Begin);
         }
@@ -80,6 +88,26 @@ impl Model {
         }
     }
 
+    fn after(&self, world: &World, step: Step) -> Option<World> {
+        self.step(world, step)
+    }
+
+    fn broken(&self, world: &World) -> Option<Broken> {
+        self.first_broken(world)
+    }
+
+    fn tell(&self, world: &World, step: Step) -> String {
+        match step {
+            Step::Turn(turn, act) => match world.turns[usize::from(turn)].epoch {
+                -1 => format!("somebody: {act:?}"),
+                epoch => format!("epoch {epoch}: {act:?}"),
+            },
+            Step::Begin | Step::Lose(_) | Step::Restore(_) | Step::Flush | Step::FailOver(_) => format!("{step:?}"),
+        }
+    }
+}
+
+impl Model {
     fn acts(&self, world: &World, turn: u8, mut visit: impl FnMut(Act)) {
         let own = &world.turns[usize::from(turn)];
         match own.stage {
@@ -111,7 +139,7 @@ impl Model {
     }
 
     /// The world after a step; `None` where the step cannot be taken, or changes nothing.
-    pub fn after(&self, world: &World, step: Step) -> Option<World> {
+    pub fn step(&self, world: &World, step: Step) -> Option<World> {
         let mut next = *world;
         if !self.spend(&mut next, step) {
             return None;

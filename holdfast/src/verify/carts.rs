@@ -62,7 +62,7 @@ impl Carts {
             });
         };
         for (id, home) in &self.homes {
-            let expected = expected(home.state);
+            let expected = PartState::under(home.state);
             for lane in &home.others {
                 let part = self.parts.get(&(*id, *lane)).copied();
                 // A part that was never held, or was forgotten, keeps as little as one that is undone.
@@ -86,18 +86,5 @@ impl Carts {
         }
         found.sort_by(|one, other| (one.lane, &one.what).cmp(&(other.lane, &other.what)));
         found
-    }
-}
-
-/// What a cart's parts have to be; `None`: not there.
-fn expected(home: HoldState) -> Option<PartState> {
-    match home {
-        // At rest no cart is pending: its relay's deadline has ended it.
-        HoldState::Pending => None,
-        HoldState::Held | HoldState::Paying => Some(PartState::Held),
-        HoldState::Confirmed => Some(PartState::Settled),
-        HoldState::Shipped => Some(PartState::Shipped),
-        HoldState::Unallocated => Some(PartState::Unallocated),
-        HoldState::Cancelled | HoldState::Expired | HoldState::Rejected => Some(PartState::Undone),
     }
 }

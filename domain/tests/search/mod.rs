@@ -1,69 +1,78 @@
-//! Breadth-first search: every state once, the nearest violation first.
+//! Breadth-first search: every state once, the nearest violation first. What both models of this folder are searched by.
 
 use std::{
     collections::HashSet,
+    fmt::Debug,
     hash::{BuildHasherDefault, Hash, Hasher},
 };
 
-use crate::{
-    steps::{Model, Step},
-    world::{Broken, World},
-};
+/// A protocol in a small world.
+pub trait Model {
+    /// Everything at one moment. What it hashes must tell states apart, and each number in it must fit a byte.
+    type World: Clone + Hash;
+    /// What may happen next.
+    type Step: Copy;
+    /// A promise that does not hold.
+    type Broken: Copy + Debug;
+
+    /// Where it begins.
+    fn start(&self) -> Self::World;
+
+    /// Calls `visit` with every step that may be next, and some that may not.
+    fn steps(&self, world: &Self::World, visit: impl FnMut(Self::Step));
+
+    /// The world after a step; `None` where the step cannot be taken, or changes nothing.
+    fn after(&self, world: &Self::World, step: Self::Step) -> Option<Self::World>;
+
+    /// The first promise that a state breaks.
+    fn broken(&self, world: &Self::World) -> Option<Self::Broken>;
+
+    /// A step in words, taken from a state.
+    fn tell(&self, world: &Self::World, step: Self::Step) -> String;
+}
 
 /// What a search came to.
-#[derive(Debug)]
-pub struct Found {
+pub struct Found<M: Model> {
     /// Distinct states that were seen.
     pub states: usize,
     /// Steps to the farthest of them, each on its shortest way.
     pub depth: usize,
     /// The nearest violation.
-    pub violation: Option<Violation>,
+    pub violation: Option<Violation<M>>,
 }
 
 /// A promise that is broken, and the shortest way there.
-#[derive(Debug)]
-pub struct Violation {
-    pub broken: Broken,
-    pub trace: Vec<Step>,
+pub struct Violation<M: Model> {
+    pub broken: M::Broken,
+    pub trace: Vec<M::Step>,
 }
 
-impl Violation {
+impl<M: Model> Violation<M> {
     /// The story of it, one step a line.
-    pub fn tell(&self, model: &Model) -> String {
+    pub fn tell(&self, model: &M) -> String {
         let mut story = format!("{:?} after {} steps", self.broken, self.trace.len());
-        let mut world = World::start(&model.bounds);
+        let mut world = model.start();
         for step in &self.trace {
-            let line = match step {
-                Step::Turn(turn, act) => match world.turns[usize::from(*turn)].epoch {
-                    -1 => format!("somebody: {act:?}"),
-                    epoch => format!("epoch {epoch}: {act:?}"),
-                },
-                step => format!("{step:?}"),
-            };
             story.push_str("\n    ");
-            story.push_str(&line);
+            story.push_str(&model.tell(&world, *step));
             world = model.after(&world, *step).expect("the search took this step");
         }
         story
     }
 }
 
-/// How a state was first reached.
-struct Reached {
+/// How a state was first reached; the first state by nothing.
+struct Reached<S> {
     from: u32,
-    by: Step,
+    by: Option<S>,
 }
 
 /// Searches every state of the model, or until a promise is broken that `counts`.
-pub fn search(model: &Model, counts: impl Fn(Broken) -> bool) -> Found {
-    let start = World::start(&model.bounds);
+pub fn search<M: Model>(model: &M, counts: impl Fn(M::Broken) -> bool) -> Found<M> {
+    let start = model.start();
     let mut seen: HashSet<u64, BuildHasherDefault<Known>> = HashSet::default();
     seen.insert(mark(&start));
-    let mut reached = vec![Reached {
-        from: 0,
-        by: Step::Begin,
-    }];
+    let mut reached = vec![Reached { from: 0, by: None }];
     let (mut level, mut depth) = (vec![(start, 0_u32)], 0);
     loop {
         let (mut next_level, mut violation) = (Vec::new(), None);
@@ -76,7 +85,10 @@ pub fn search(model: &Model, counts: impl Fn(Broken) -> bool) -> Found {
                     return;
                 }
                 let next_place = u32::try_from(reached.len()).expect("memory ends before four billion states");
-                reached.push(Reached { from: *place, by: step });
+                reached.push(Reached {
+                    from: *place,
+                    by: Some(step),
+                });
                 violation = model.broken(&next).filter(|broken| counts(*broken));
                 next_level.push((next, next_place));
             });
@@ -97,11 +109,11 @@ pub fn search(model: &Model, counts: impl Fn(Broken) -> bool) -> Found {
 }
 
 /// The way to the state that was reached last.
-fn trace(reached: &[Reached]) -> Vec<Step> {
+fn trace<S: Copy>(reached: &[Reached<S>]) -> Vec<S> {
     let mut steps = Vec::new();
     let mut place = reached.len() - 1;
-    while place != 0 {
-        steps.push(reached[place].by);
+    while let Some(step) = reached[place].by {
+        steps.push(step);
         place = reached[place].from as usize;
     }
     steps.reverse();
@@ -109,7 +121,7 @@ fn trace(reached: &[Reached]) -> Vec<Step> {
 }
 
 /// A state is known by 64 bits: among ten million states, two share theirs with a chance below 1 in 300,000.
-fn mark(world: &World) -> u64 {
+fn mark(world: &impl Hash) -> u64 {
     let mut mix = Mix::default();
     world.hash(&mut mix);
     mix.finish()
