@@ -9,7 +9,7 @@ use std::{
 };
 
 use domain::{HoldId, Lane, Millis, Tenant};
-use plumbing::{backoff::Backoff, health::Component, stop::Stop, time};
+use plumbing::{backoff::Backoff, failpoint, health::Component, stop::Stop, time};
 use redis::{AsyncConnectionConfig, Client, FromRedisValue, Pipeline, RedisError, Value, aio::MultiplexedConnection};
 use schemas::{cells, keys::LaneKeys};
 
@@ -200,6 +200,7 @@ impl Due {
         let (Some(generation), false) = (lane.generation, due.is_empty()) else {
             return Ok(());
         };
+        failpoint::reach("expirer.due_seen");
         // Whose holds they are stands in the holds themselves.
         let keys = lane.keys.generation(generation);
         let mut pipeline = redis::pipe();
@@ -209,7 +210,9 @@ impl Due {
         let holds: Vec<Option<Vec<u8>>> = pipeline.query_async(connection).await?;
         for ((hold_id, deadline), bytes) in due.into_iter().zip(holds) {
             let (tenant, attempt) = names_of(hold_id, bytes.as_deref());
+            failpoint::reach("expirer.hold_read");
             let fate = self.outbox.release(tenant, hold_id, attempt);
+            failpoint::reach("expirer.release_sent");
             let delay = (time::now_ms() - deadline).max(0) as f64 / 1_000.0;
             metrics::histogram!("holdfast_expirer_release_delay_seconds").record(delay);
             self.lanes[index].note(hold_id, fate, at);

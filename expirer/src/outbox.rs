@@ -76,7 +76,10 @@ impl Outbox {
         let fate = Fate::default();
         let (told, health) = (fate.clone(), self.health.clone());
         let queued = self.producer.send_then(record, move |result| match result {
-            Ok(position) => told.written(position.offset),
+            Ok(position) => {
+                plumbing::failpoint::reach("expirer.release_acknowledged");
+                told.written(position.offset);
+            }
             Err(error) => {
                 health.down(&error);
                 told.lost();

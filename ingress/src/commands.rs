@@ -16,6 +16,7 @@ use std::{
 
 use domain::{Command, CommandBody, Key, Lane};
 use plumbing::{
+    failpoint,
     kafka::{
         producer::{Position, Prepared, ProduceError},
         window::Windows,
@@ -165,6 +166,7 @@ impl Commander {
             // Whoever does not want to wait gets the same answer every time, however fast the lane was.
             Some(Outcome::Decided(decided)) if manner.wait.is_zero() => Reply::Accepted(decided.event.command_offset),
             Some(Outcome::Decided(decided)) => {
+                failpoint::reach("ingress.answered");
                 self.decision_seconds.record(started.elapsed());
                 Reply::Decided(decided)
             }
@@ -201,10 +203,12 @@ impl Commander {
             offset: AtomicI64::new(-1),
             wants_offset: AtomicBool::new(false),
         });
+        failpoint::reach("ingress.waiting");
         let (waiters, reported) = (Arc::clone(&self.parts.waiters), Arc::clone(&flight));
         // An acknowledgement wakes nobody who waits for the event: one switch of threads less per request.
         let told = move |result| match result {
             Ok(Position { offset, .. }) => {
+                failpoint::reach("ingress.acknowledged");
                 reported.offset.store(offset, Ordering::SeqCst);
                 if reported.wants_offset.load(Ordering::SeqCst) {
                     waiters.resolve(request_id, || Outcome::Acknowledged(offset));
@@ -217,6 +221,7 @@ impl Commander {
         let (partition, key) = (address.lane.partition(), address.key.as_bytes());
         let record = Prepared::new(partition, Some(key), value, &headers, told);
         self.parts.windows.send(record)?;
+        failpoint::reach("ingress.sent");
         Ok(flight)
     }
 

@@ -15,6 +15,7 @@ use std::{
 use domain::{Event, EventBody, HoldState, HoldTerms, Lane, LaneState, PartId, Stamp, Verdict};
 use plumbing::{
     backoff::Backoff,
+    failpoint,
     health::Component,
     kafka::{KafkaError, consumer},
     stop::Stop,
@@ -258,6 +259,7 @@ impl Tail {
         self.parts.rooms.changed(&decided.event.lines);
         self.answer_replays(&decided);
         let Some(request_id) = request_id else { return };
+        failpoint::reach("ingress.event_read");
         match answers(&decided.event) {
             Answers::Request => {
                 self.parts

@@ -6,7 +6,7 @@ use std::{
 };
 
 use domain::Lane;
-use plumbing::{backoff::Backoff, health::Component, kafka::KafkaError, postgres, stop::Stop, task, time};
+use plumbing::{backoff::Backoff, failpoint, health::Component, kafka::KafkaError, postgres, stop::Stop, task, time};
 use schemas::picture;
 use tokio::sync::mpsc;
 
@@ -105,6 +105,7 @@ impl Life {
     /// From the checkpoint on, until something stands in the way.
     async fn turn(&mut self) -> Result<(), Fault> {
         let from = write::start(&self.shared.pool, self.lane).await?;
+        failpoint::reach("persister.checkpoint_read");
         self.shared.positions.set(self.lane, from.next_event_offset);
         let (stopper, stop) = self.stop.child();
         let (batches, mut ready) = mpsc::channel(1);

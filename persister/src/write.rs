@@ -3,7 +3,10 @@
 use std::collections::HashSet;
 
 use domain::Lane;
-use plumbing::telemetry::{self, TRACE};
+use plumbing::{
+    failpoint,
+    telemetry::{self, TRACE},
+};
 use schemas::picture::{self, Checkpoint, lane_number};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -33,14 +36,17 @@ pub(crate) async fn batch(pool: &PgPool, lane: Lane, batch: &Batch) -> Result<u6
     let lane = lane_number(lane);
     let mut transaction = pool.begin().await?;
     move_offset(&mut transaction, lane, batch).await?;
+    failpoint::reach("persister.offset_moved");
     let rows = if batch.decided.is_empty() {
         0
     } else {
         let new = new_events(&mut transaction, lane, &batch.decided).await?;
+        failpoint::reach("persister.events_noted");
         // Usually all are new: that some are not means that somebody has set the offset back.
         let rows = Rows::of(batch.decided.iter().filter(|decided| new.is_new(decided)));
         write_stock(&mut transaction, lane, &rows).await?;
         write_holds(&mut transaction, lane, &rows).await?;
+        failpoint::reach("persister.holds_written");
         write_parts(&mut transaction, lane, &rows).await?;
         write_lines(&mut transaction, &rows).await?;
         write_counted(&mut transaction, lane, &rows).await?;
@@ -50,7 +56,9 @@ pub(crate) async fn batch(pool: &PgPool, lane: Lane, batch: &Batch) -> Result<u6
         sales::write_refunds(&mut transaction, lane, &rows).await?;
         rows.count() + new.count
     };
+    failpoint::reach("persister.rows_written");
     transaction.commit().await?;
+    failpoint::reach("persister.committed");
     Ok(rows as u64)
 }
 

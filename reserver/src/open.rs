@@ -126,6 +126,7 @@ pub(crate) fn own_in_log<W: World>(
         _ => find_start(shared, lane, &reader)?,
     };
     let epoch = own(shared, lane, &writer)?;
+    failpoint::reach("reserver.owned");
     let (read, forwards) = read_up_to(shared, lane, &reader, from, epoch, stop)?;
     if read.state.epoch != epoch {
         return Err(End::Lost(format!(
@@ -133,6 +134,7 @@ pub(crate) fn own_in_log<W: World>(
             read.state.epoch
         )));
     }
+    failpoint::reach("reserver.log_read");
     let commands_end = check_commands(shared, lane, &reader, &read.state)?;
     Ok(Owned {
         keys,

@@ -209,7 +209,7 @@ impl<'a, W: World> Outbox<'a, W> {
     /// Sends what a decision has other lanes do. The names of these commands say what they are about, and nothing more:
     /// each lane knows (hold, attempt, kind), so one that comes twice changes nothing.
     fn send_relayed(&mut self, command: i64, relayed: Relayed) -> Result<(), End> {
-        failpoint::reach("reserver.relay_read_back");
+        failpoint::reach("forwards.relay_read_back");
         for Forward { lane, body } in relayed.forwards {
             let subject = body.hold_id().map(|hold_id| hold_id.to_string()).unwrap_or_default();
             let id = format!("relay/{}/{}/{command}/{lane}", body.name(), self.lane);
@@ -232,12 +232,13 @@ impl<'a, W: World> Outbox<'a, W> {
                 relayed.traceparent.clone(),
             )?;
         }
-        failpoint::reach("reserver.relay_sent");
+        failpoint::reach("forwards.relay_sent");
         Ok(())
     }
 
     /// Sends a copy of a misrouted command to its lane.
     fn send_copy(&mut self, offset: i64, to_lane: Lane, stop: &Stop) -> Result<(), End> {
+        failpoint::reach("forwards.copy_read_back");
         let kept = match self.forwardable.remove(&offset) {
             Some(kept) => kept,
             None => self.read_again(offset, stop)?,
@@ -252,7 +253,9 @@ impl<'a, W: World> Outbox<'a, W> {
             ..kept.command
         };
         let subject = pack::subject(&copy, to_lane);
-        self.send(offset, to_lane, &copy, kept.key.as_deref(), &subject, kept.traceparent)
+        self.send(offset, to_lane, &copy, kept.key.as_deref(), &subject, kept.traceparent)?;
+        failpoint::reach("forwards.copy_sent");
+        Ok(())
     }
 
     /// Sends a command to another lane; `decided`: the command of this lane whose event asks for it.

@@ -97,6 +97,7 @@ fn ledger_at<W: World>(
 ) -> Result<Ledger, End> {
     let remember_ms = shared.rules().remember_ms;
     let (mut tail, mut ledger) = picture_of(shared, lane, reader, remember_ms, progress)?;
+    failpoint::reach("rebuild.picture_read");
     let mut applied = 0;
     if tail.next <= epoch {
         let place = (shared.topics.events.as_str(), lane.partition(), tail.next);

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use domain::{Event, EventBody, HoldId, HoldState, LaneState, Ledger, Reason, Verdict};
+use domain::{Event, EventBody, HoldId, HoldState, LaneState, Ledger, PartState, Reason, Verdict};
 
 use super::{Bounds, DECIDED_WITHIN_MS, LaneLog, Promise, RELEASED_WITHIN_MS, SeenEvent, Violation};
 
@@ -111,7 +111,7 @@ fn decisions(log: &LaneLog, valid: &[&SeenEvent], bounds: Bounds, say: &mut impl
     for seen in valid {
         let event = &seen.event;
         // A producer may write a record twice when its broker dies; the second may only be told what is.
-        let answers = !event.request_id.is_empty() && !matches!(event.body, EventBody::CommandForwarded { .. });
+        let answers = !event.request_id.is_empty() && !is_step(&event.body);
         let again = answers && !requests.insert(&event.request_id);
         if again && moves(&event.body) {
             say(
@@ -123,6 +123,19 @@ fn decisions(log: &LaneLog, valid: &[&SeenEvent], bounds: Bounds, say: &mut impl
             );
         }
     }
+}
+
+/// A step on the road of a request, which is not its outcome.
+fn is_step(body: &EventBody) -> bool {
+    matches!(
+        body,
+        EventBody::CommandForwarded { .. }
+            | EventBody::HoldPending
+            | EventBody::PartHeld
+            | EventBody::PartRefused { .. }
+            | EventBody::PartFollowed { .. }
+            | EventBody::RelayIgnored
+    )
 }
 
 fn no_command(event: &Event, say: &mut impl FnMut(Promise, String)) {
@@ -189,9 +202,19 @@ fn at_the_end(ledger: &Ledger, bounds: Bounds, say: &mut impl FnMut(Promise, Str
         for (sku, quantity) in &hold.lines {
             let sum = units.entry((hold.tenant.clone(), sku.clone())).or_default();
             match hold.terms.state {
-                HoldState::Held | HoldState::Paying => sum.0 += quantity,
+                HoldState::Pending | HoldState::Held | HoldState::Paying => sum.0 += quantity,
                 HoldState::Confirmed => sum.1 += quantity,
                 _ => {}
+            }
+        }
+    }
+    for part in ledger.parts.values() {
+        for (sku, quantity) in &part.lines {
+            let sum = units.entry((part.tenant.clone(), sku.clone())).or_default();
+            match part.terms.state {
+                PartState::Held => sum.0 += quantity,
+                PartState::Settled => sum.1 += quantity,
+                PartState::Shipped | PartState::Unallocated | PartState::Undone => {}
             }
         }
     }

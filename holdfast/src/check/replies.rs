@@ -66,7 +66,17 @@ fn judge<'a>(op: &'a Op, lanes: u16, index: &Index) -> Result<Option<Behind<'a>>
         Call::Adjust | Call::Send => index.commands.get(&op.key).unwrap_or(&empty),
     };
     let fits: Box<dyn Fn(&Event) -> bool> = match &op.reply {
-        Reply::Unknown | Reply::Refused { early: true, .. } => return Ok(None),
+        Reply::Refused { early: true, .. } => return Ok(None),
+        Reply::Unknown => {
+            let done = events.iter().filter(|event| does(op.call, &event.body)).count();
+            return match done {
+                0 | 1 => Ok(None),
+                more => Err((
+                    Promise::OneDecision,
+                    format!("nobody knows what became of it, and it was done {more} times"),
+                )),
+            };
+        }
         Reply::Done { .. } if op.call == Call::Send => {
             // An acknowledged record: the log has it, so it is decided, exactly once.
             let moved = events.iter().filter(|event| moves(&event.body)).count();
@@ -117,6 +127,17 @@ fn judge<'a>(op: &'a Op, lanes: u16, index: &Index) -> Result<Option<Behind<'a>>
     // A repetition of what was done before has an event of its own, anywhere behind the first.
     let last = events.last().map_or(first, |event| event.command_offset);
     Ok(Some(Behind { op, lane, first, last }))
+}
+
+/// Whether an event does what a call asks.
+fn does(call: Call, body: &EventBody) -> bool {
+    match call {
+        Call::Reserve => matches!(body, EventBody::HoldCreated),
+        Call::Confirm => matches!(body, EventBody::HoldConfirmed),
+        Call::Cancel => matches!(body, EventBody::HoldCancelled),
+        Call::Adjust => matches!(body, EventBody::StockAdjusted { .. }),
+        Call::Send => moves(body),
+    }
 }
 
 fn is_as_asked(event: &Event, op: &Op) -> bool {

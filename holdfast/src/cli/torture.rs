@@ -7,7 +7,7 @@ use plumbing::config::Connections;
 use sqlx::Connection as _;
 
 use super::Outcome;
-use crate::torture::{self, Inflicted, Options, Plan};
+use crate::torture::{self, Inflicted, Options, Plan, Point};
 
 /// Break a system on purpose, under load, and see whether it keeps its promises.
 #[derive(Args, Debug)]
@@ -23,6 +23,22 @@ pub struct Torture {
     /// The same seed draws the same plan
     #[arg(long, default_value_t = 1)]
     seed: u64,
+
+    /// Of the plan `points`: only those whose names begin so
+    #[arg(long = "point", value_name = "PREFIX")]
+    points: Vec<String>,
+
+    /// Of the plan `points`: how often each is passed
+    #[arg(long, default_value_t = 1, value_name = "TIMES")]
+    rounds: u32,
+
+    /// List the fail points, and do nothing
+    #[arg(long)]
+    list_points: bool,
+
+    /// Of the plan `disk`: a folder on the small disk that has the engines' state
+    #[arg(long, value_name = "FOLDER")]
+    disk: Option<PathBuf>,
 
     /// How many buyers ask at once
     #[arg(long, default_value_t = 16)]
@@ -46,9 +62,18 @@ pub struct Torture {
 
 impl Torture {
     pub async fn run(self) -> anyhow::Result<Outcome> {
+        if self.list_points {
+            for Point { name, what, .. } in torture::POINTS {
+                super::print(&format!("{name:<28} {what}\n"));
+            }
+            return Ok(Outcome::Fine);
+        }
         let options = Options {
             plan: self.plan,
             seconds: self.seconds,
+            points: self.points,
+            rounds: self.rounds,
+            disk: self.disk,
             seed: self.seed,
             buyers: self.buyers,
             logs: self.logs,
@@ -85,15 +110,15 @@ async fn keep(connections: &Connections, agrees: bool, report: &str) -> anyhow::
 fn text(report: &torture::Report) -> String {
     let mut by_fault: BTreeMap<_, Vec<&Inflicted>> = BTreeMap::new();
     for fault in &report.faults {
-        by_fault.entry(fault.fault).or_default().push(fault);
+        by_fault.entry((fault.fault, &fault.on)).or_default().push(fault);
     }
     let mut table = super::table(&["fault", "times", "in flight", "longest pause: median", "worst"]);
-    for (fault, times) in by_fault {
+    for ((fault, on), times) in by_fault {
         let mut pauses: Vec<i64> = times.iter().map(|time| time.pause_ms).collect();
         pauses.sort_unstable();
         let ms = |value: Option<&i64>| value.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
         table.add_row([
-            format!("{fault:?}"),
+            format!("{fault:?} {on}"),
             times.len().to_string(),
             times.iter().map(|time| time.in_flight).sum::<usize>().to_string(),
             ms(pauses.get(pauses.len() / 2)),

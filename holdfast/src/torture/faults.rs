@@ -9,17 +9,21 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::{dice::Dice, system::System};
+use super::{dice::Dice, lag, proxy::Proxy, system::System};
 
 /// Which faults a run draws from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Plan {
-    /// Processes killed, paused, added, removed, and this run's own keys in Redis lost: harms nobody else on the engines
+    /// Processes killed, paused, added, removed, answers of engines lost, this run's own keys in Redis lost: harms nobody else
     Roles,
     /// Engines killed, Redis flushed and set back to an older state: the engines must be this run's alone
     Engines,
     /// Both
     All,
+    /// A process killed at each fail point (--list-points), so often as --rounds says: harms nobody else
+    Points,
+    /// A disk that runs full, and roles killed: the engines' state must be on a small disk of their own (--disk)
+    Disk,
 }
 
 /// What is done.
@@ -32,8 +36,22 @@ pub enum Fault {
     Pause,
     /// SIGTERM of a reserver, and a new one.
     End,
-    /// A process more of each role, and gone again.
+    /// Two processes more of each role, and gone again.
     Grow,
+    /// A reserver more, and gone again, every five seconds.
+    Rebalance,
+    /// An engine takes what is asked and its answers are lost: Redis.
+    MuteRedis,
+    /// The same of Kafka, for one process of each role.
+    MuteKafka,
+    /// The same of Postgres, for one process of each role.
+    MutePostgres,
+    /// A replica of Redis that lags is promoted, with the old master alive.
+    LaggingReplica,
+    /// No byte is left on the engines' disk for some seconds.
+    FullDisk,
+    /// A process ends at a fail point.
+    Point,
     /// All keys of this run deleted.
     LoseKeys,
     /// One stock key deleted.
@@ -65,10 +83,24 @@ impl Plan {
     #[must_use]
     pub fn faults(self) -> Vec<Fault> {
         use Fault::{
-            ClientKill, CutFile, End, FlushAll, Grow, Hang, Kill, KillKafka, KillPostgres, KillRedis, KillRegistry,
-            LoseKeys, LoseStock, OlderFiles, Pause, ScriptFlush,
+            ClientKill, CutFile, End, FlushAll, FullDisk, Grow, Hang, Kill, KillKafka, KillPostgres, KillRedis,
+            KillRegistry, LaggingReplica, LoseKeys, LoseStock, MuteKafka, MutePostgres, MuteRedis, OlderFiles, Pause,
+            Rebalance, ScriptFlush,
         };
-        let roles = [Kill, Kill, Kill, Pause, End, Grow, LoseKeys, LoseStock];
+        let roles = [
+            Kill,
+            Kill,
+            Kill,
+            Pause,
+            End,
+            Grow,
+            Rebalance,
+            LoseKeys,
+            LoseStock,
+            MuteRedis,
+            MuteKafka,
+            MutePostgres,
+        ];
         let engines = [
             FlushAll,
             ScriptFlush,
@@ -80,54 +112,84 @@ impl Plan {
             KillRegistry,
             CutFile,
             OlderFiles,
+            LaggingReplica,
         ];
         match self {
             Self::Roles => roles.to_vec(),
             Self::Engines => engines.to_vec(),
             Self::All => [&roles[..], &engines].concat(),
+            Self::Points => Vec::new(),
+            Self::Disk => vec![FullDisk, FullDisk, Kill, LoseKeys],
         }
     }
 }
 
 const ROLES: [&str; 4] = ["reserver", "ingress", "persister", "expirer"];
 
-/// Does a fault and undoes it.
+/// A process of some role.
+fn somebody(system: &System, dice: &mut Dice) -> String {
+    let role: &str = dice.of::<&str>(&ROLES);
+    dice.of(&system.of_role(role)).clone()
+}
+
+/// Does a fault and undoes it; returns on whom, where it is a process.
 ///
 /// # Errors
 /// It could not be done: the run is not worth anything.
-pub async fn inflict(fault: Fault, system: &mut System, dice: &mut Dice) -> anyhow::Result<()> {
+pub async fn inflict(fault: Fault, system: &mut System, dice: &mut Dice) -> anyhow::Result<String> {
+    let name = match fault {
+        Fault::Kill | Fault::Pause => somebody(system, dice),
+        Fault::End => dice.of(&system.of_role("reserver")).clone(),
+        _ => String::new(),
+    };
+    hurt(fault, &name, system, dice).await?;
+    Ok(name.split('-').next().unwrap_or_default().to_owned())
+}
+
+async fn hurt(fault: Fault, name: &str, system: &mut System, dice: &mut Dice) -> anyhow::Result<()> {
     match fault {
         Fault::Kill => {
-            let role: &str = dice.of::<&str>(&ROLES);
-            let all = system.of_role(role);
-            let name = dice.of(&all).clone();
-            system.kill(&name).await?;
+            system.kill(name).await?;
             tokio::time::sleep(Duration::from_millis(dice.between(0, 2_000))).await;
-            system.spawn(&name)
+            system.spawn(name)
         }
         Fault::Pause => {
-            let role: &str = dice.of::<&str>(&ROLES);
-            let all = system.of_role(role);
-            let name = dice.of(&all).clone();
-            system.signal(&name, "STOP").await?;
+            system.signal(name, "STOP").await?;
             tokio::time::sleep(Duration::from_millis(dice.between(5_000, 12_000))).await;
-            system.signal(&name, "CONT").await
+            system.signal(name, "CONT").await
         }
         Fault::End => {
-            let name = dice.of(&system.of_role("reserver")).clone();
-            system.end(&name).await?;
-            system.spawn(&name)
+            system.end(name).await?;
+            system.spawn(name)
         }
         Fault::Grow => {
-            for role in &ROLES[..3] {
-                system.spawn(&format!("{role}-more"))?;
+            let more: Vec<String> = ["more", "most"]
+                .iter()
+                .flat_map(|which| ROLES.iter().map(move |role| format!("{role}-{which}")))
+                .collect();
+            for name in &more {
+                system.spawn(name)?;
             }
-            tokio::time::sleep(Duration::from_millis(dice.between(2_000, 6_000))).await;
-            for role in &ROLES[..3] {
-                system.end(&format!("{role}-more")).await?;
+            tokio::time::sleep(Duration::from_millis(dice.between(3_000, 8_000))).await;
+            for name in &more {
+                system.end(name).await?;
             }
             Ok(())
         }
+        Fault::Rebalance => {
+            for _ in 0..3 {
+                system.spawn("reserver-more")?;
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                system.end("reserver-more").await?;
+            }
+            Ok(())
+        }
+        Fault::MuteRedis => mute(system.redis_proxy(), dice, 8_000).await,
+        Fault::MuteKafka => mute(&system.kafka, dice, 14_000).await,
+        Fault::MutePostgres => mute(&system.postgres, dice, 8_000).await,
+        Fault::LaggingReplica => lag::failover(system, dice).await,
+        Fault::FullDisk => fill(system, dice).await,
+        Fault::Point => anyhow::bail!("a point is reached, not inflicted"),
         Fault::LoseKeys => {
             let script = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end";
             let pattern = format!("{}:*", system.connections.redis_prefix);
@@ -169,6 +231,47 @@ pub async fn inflict(fault: Fault, system: &mut System, dice: &mut Dice) -> anyh
             system.services("start", "redis").await
         }
     }
+}
+
+/// Requests are delivered and answers dropped; sometimes the connections are cut before all is well again.
+async fn mute(proxy: &Proxy, dice: &mut Dice, longest_ms: u64) -> anyhow::Result<()> {
+    proxy.mute();
+    tokio::time::sleep(Duration::from_millis(dice.between(500, longest_ms))).await;
+    if dice.percent(50) {
+        proxy.cut();
+        tokio::time::sleep(Duration::from_millis(dice.between(500, 4_000))).await;
+    }
+    proxy.heal();
+    Ok(())
+}
+
+/// Fills the engines' disk for some seconds; whoever ended of it is started again.
+async fn fill(system: &System, dice: &mut Dice) -> anyhow::Result<()> {
+    const LARGEST: u64 = 4 << 30;
+    let folder = system.disk.as_ref().context("--disk names the folder to fill")?;
+    let path = folder.join("holdfast-torture-fills-the-disk");
+    let writing = path.clone();
+    let filled = plumbing::task::thread("fill", move || -> anyhow::Result<u64> {
+        use std::io::Write as _;
+        let mut file = std::fs::File::create(&writing)?;
+        let block = vec![0_u8; 1 << 20];
+        let mut written = 0;
+        while written < LARGEST && file.write_all(&block).is_ok() {
+            written += block.len() as u64;
+        }
+        Ok(written)
+    });
+    let filled = filled.await??;
+    if filled >= LARGEST {
+        std::fs::remove_file(&path)?;
+        anyhow::bail!("{} is no small disk: use a tmpfs, say", folder.display());
+    }
+    tokio::time::sleep(Duration::from_millis(dice.between(2_000, 8_000))).await;
+    std::fs::remove_file(&path)?;
+    for engine in ["kafka", "registry", "redis", "postgres"] {
+        system.services("start", engine).await?;
+    }
+    Ok(())
 }
 
 fn tell(system: &System, words: &[&str]) -> anyhow::Result<()> {

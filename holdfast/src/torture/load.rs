@@ -69,6 +69,17 @@ impl Desk {
         self.waiting.load(Ordering::Relaxed)
     }
 
+    /// Whether anybody who asked within the last so much time has a decided answer.
+    #[must_use]
+    pub fn decided_since(&self, ago: Duration) -> bool {
+        let since_us = self.now_us() - i64::try_from(ago.as_micros()).unwrap_or(i64::MAX);
+        let ops = self.ops.lock().unwrap_or_else(PoisonError::into_inner);
+        ops.iter()
+            .rev()
+            .take(100)
+            .any(|op| op.invoked_us > since_us && op.reply != Reply::Unknown && op.call != Call::Send)
+    }
+
     /// Nobody begins anything new; what was begun is asked for until it is decided.
     pub fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
@@ -207,7 +218,14 @@ pub fn upstream(
 
 async fn send(desk: &Desk, producer: &Producer, topics: &Topics, codec: &Codec, number: usize, dice: &mut Dice) {
     let (sku, key) = (dice.of(&desk.skus).clone(), format!("upstream-{number}"));
-    let Some(command) = command(&sku, &key, dice.percent(50)) else {
+    let other = dice.of(&desk.skus).clone();
+    let asked = match dice.between(1, 10) {
+        1..=5 => adjusting(&sku),
+        6..=8 => reserving(&key, &[&sku]),
+        // A cart, whose lines may live in two lanes.
+        _ => reserving(&key, &[&sku, &other]),
+    };
+    let Some(command) = asked.and_then(|body| command(&key, body)) else {
         return;
     };
     let (garbage, misrouted) = (dice.percent(2), dice.percent(10));
@@ -253,29 +271,37 @@ async fn send(desk: &Desk, producer: &Producer, topics: &Topics, codec: &Codec, 
     });
 }
 
-fn command(sku: &str, key: &str, adjust: bool) -> Option<Command> {
-    let sku = Sku::parse(sku).ok()?;
-    let id = Key::parse("key", key).ok()?;
+fn adjusting(sku: &str) -> Option<CommandBody> {
+    Some(CommandBody::AdjustStock {
+        sku: Sku::parse(sku).ok()?,
+        adjustment: Adjustment::Change(1),
+        expected_on_hand: None,
+        reason: Text::parse("reason", "delivery").ok()?,
+        reference: None,
+        actor: Text::parse("actor", "upstream").ok()?,
+    })
+}
+
+fn reserving(key: &str, skus: &[&str]) -> Option<CommandBody> {
     let quantity = Quantity::parse(1).ok()?;
-    let body = if adjust {
-        CommandBody::AdjustStock {
-            sku,
-            adjustment: Adjustment::Change(1),
-            expected_on_hand: None,
-            reason: Text::parse("reason", "delivery").ok()?,
-            reference: None,
-            actor: Text::parse("actor", "upstream").ok()?,
-        }
-    } else {
-        CommandBody::Reserve(Reserve {
-            idempotency_key: id.clone(),
-            user_id: UserId::parse("upstream").ok()?,
-            lines: Lines::parse(vec![Line { sku, quantity }]).ok()?,
-            ttl_ms: Some(5_000),
-            policy: domain::Policy::AllOrNothing,
-            external_ref: None,
+    let line = |sku: &&str| {
+        Some(Line {
+            sku: Sku::parse(sku).ok()?,
+            quantity,
         })
     };
+    Some(CommandBody::Reserve(Reserve {
+        idempotency_key: Key::parse("key", key).ok()?,
+        user_id: UserId::parse("upstream").ok()?,
+        lines: Lines::parse(skus.iter().map(line).collect::<Option<_>>()?).ok()?,
+        ttl_ms: Some(5_000),
+        policy: domain::Policy::AllOrNothing,
+        external_ref: None,
+    }))
+}
+
+fn command(key: &str, body: CommandBody) -> Option<Command> {
+    let id = Key::parse("key", key).ok()?;
     Some(Command {
         command_id: id.clone(),
         request_id: id,

@@ -9,7 +9,9 @@
 
 mod dice;
 mod faults;
+mod lag;
 mod load;
+mod points;
 pub mod proxy;
 mod system;
 
@@ -22,6 +24,7 @@ use serde::Serialize;
 use serde_json::json;
 
 pub use faults::{Fault, Plan};
+pub use points::{POINTS, Point};
 
 use crate::{
     check::{
@@ -45,6 +48,12 @@ pub struct Options {
     pub plan: Plan,
     /// How long faults are inflicted, in seconds.
     pub seconds: u64,
+    /// Of the plan of points: those whose names begin so; all, where there is none.
+    pub points: Vec<String>,
+    /// Of the plan of points: how often each.
+    pub rounds: u32,
+    /// Of the plan of a full disk: a folder on it.
+    pub disk: Option<PathBuf>,
     /// The seed of the plan.
     pub seed: u64,
     /// How many buyers.
@@ -60,6 +69,8 @@ pub struct Options {
 pub struct Inflicted {
     /// Which.
     pub fault: Fault,
+    /// On which role, or at which point; empty where it is an engine's.
+    pub on: String,
     /// When, in seconds from the beginning.
     pub at_s: f64,
     /// How long until it was undone, in seconds.
@@ -95,14 +106,12 @@ pub async fn run(connections: Connections, options: &Options) -> anyhow::Result<
     let name = format!("t{}x{}", std::process::id(), options.seed);
     let logs = options.logs.join(&name);
     let mut system = System::create(connections, &name, logs.clone(), options.services.clone()).await?;
-    for process in [
-        "ingress-1",
-        "ingress-2",
-        "reserver-1",
-        "reserver-2",
-        "persister-1",
-        "expirer-1",
-    ] {
+    system.disk.clone_from(&options.disk);
+    let one_of_each = ["ingress-1", "reserver-1", "persister-1", "expirer-1"];
+    let second = ["ingress-2", "reserver-2", "persister-2"];
+    // A point is reached by the one process that there is.
+    let second = if options.plan == Plan::Points { &[][..] } else { &second };
+    for process in one_of_each.iter().chain(second) {
         system.spawn(process)?;
     }
     let mut dice = Dice::new(options.seed);
@@ -122,7 +131,12 @@ pub async fn run(connections: Connections, options: &Options) -> anyhow::Result<
     let (brokers, own) = (system.connections.kafka_brokers.clone(), Dice::new(!options.seed));
     clients.push(load::upstream(desk.clone(), &brokers, topics, codec, own)?);
 
-    let inflicted = inflict_all(&mut system, &desk, options, &mut dice).await?;
+    let inflicted = match options.plan {
+        Plan::Points => points::run(&mut system, &desk, &options.points, options.rounds, &mut dice).await?,
+        Plan::Roles | Plan::Engines | Plan::All | Plan::Disk => {
+            inflict_all(&mut system, &desk, options, &mut dice).await?
+        }
+    };
     desk.close();
     system.mind()?;
     let healed_ms = plumbing::time::now_ms();
@@ -230,11 +244,12 @@ async fn inflict_all(
         let fault = *dice.of(&faults);
         let (begun_us, in_flight) = (desk.now_us(), desk.in_flight());
         tracing::info!(?fault, in_flight, "torture.fault");
-        faults::inflict(fault, system, dice)
+        let on = faults::inflict(fault, system, dice)
             .await
             .with_context(|| format!("{fault:?} could not be inflicted"))?;
         inflicted.push(Inflicted {
             fault,
+            on,
             at_s: begun_us as f64 / 1e6,
             lasted_s: (desk.now_us() - begun_us) as f64 / 1e6,
             in_flight,

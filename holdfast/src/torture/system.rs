@@ -15,6 +15,7 @@ use rdkafka::client::DefaultClientContext;
 use sqlx::Connection as _;
 use tokio::process::{Child, Command};
 
+use super::proxy::{Proxy, host_of};
 use crate::setup;
 
 /// Lanes of the tortured system.
@@ -29,8 +30,16 @@ pub struct System {
     pub logs: PathBuf,
     /// `infra/services.sh`, which kills and starts engines.
     pub services: PathBuf,
+    /// In front of Redis, for every process; of Kafka and Postgres, for the first of each role.
+    redis: Proxy,
+    /// As above.
+    pub kafka: Proxy,
+    /// As above.
+    pub postgres: Proxy,
     ports: BTreeMap<String, u16>,
     running: BTreeMap<String, Child>,
+    /// A small disk with the engines' state, which may be filled.
+    pub disk: Option<PathBuf>,
     /// Processes that ended without being told to.
     pub ended: Vec<String>,
 }
@@ -57,11 +66,15 @@ impl System {
         connections.redis_prefix = name.to_owned();
         std::fs::create_dir_all(&logs).with_context(|| format!("{} cannot be made", logs.display()))?;
         let system = Self {
+            redis: Proxy::start(host_of(connections.redis_url.expose())).await?,
+            kafka: Proxy::kafka(&connections.kafka_brokers).await?,
+            postgres: Proxy::start(host_of(connections.postgres_url.expose())).await?,
             connections,
             logs,
             services,
             ports: BTreeMap::new(),
             running: BTreeMap::new(),
+            disk: None,
             ended: Vec::new(),
         };
         system.sql(&format!("CREATE DATABASE {name}")).await?;
@@ -119,6 +132,18 @@ impl System {
         Ok(connection)
     }
 
+    /// `host:port` of Redis.
+    #[must_use]
+    pub fn redis_address(&self) -> String {
+        host_of(self.connections.redis_url.expose()).to_owned()
+    }
+
+    /// The proxy in front of Redis.
+    #[must_use]
+    pub fn redis_proxy(&self) -> &Proxy {
+        &self.redis
+    }
+
     /// Names of the processes of a role.
     #[must_use]
     pub fn of_role(&self, role: &str) -> Vec<String> {
@@ -140,6 +165,14 @@ impl System {
     /// # Errors
     /// It does not start.
     pub fn spawn(&mut self, name: &str) -> anyhow::Result<()> {
+        self.spawn_armed(name, "")
+    }
+
+    /// Starts a process that ends at a fail point.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn spawn_armed(&mut self, name: &str, point: &str) -> anyhow::Result<()> {
         let role = name.split('-').next().unwrap_or(name);
         let port = match (role, self.ports.get(name)) {
             ("ingress", Some(port)) => *port,
@@ -151,7 +184,7 @@ impl System {
             _ => 0,
         };
         let log = File::options().create(true).append(true).open(self.log_of(name))?;
-        let connections = &self.connections;
+        let connections = self.behind_proxies(name.ends_with("-1"));
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL"])
             .arg(std::env::current_exe()?)
@@ -163,6 +196,7 @@ impl System {
             .env("HOLDFAST_REDIS_PREFIX", &connections.redis_prefix)
             .env("HOLDFAST_POSTGRES_URL", connections.postgres_url.expose())
             .env("HOLDFAST_HTTP_ADDR", format!("127.0.0.1:{port}"))
+            .env(plumbing::failpoint::VARIABLE, point)
             .env_remove("HOLDFAST_ADMIN_ADDR")
             .env_remove("HOLDFAST_TOKEN")
             .env(
@@ -177,6 +211,34 @@ impl System {
             .context("setpriv (util-linux) does not start")?;
         self.running.insert(name.to_owned(), child);
         Ok(())
+    }
+
+    /// Where a process finds the engines: Redis behind the proxy, the others too where it is the first of its role.
+    fn behind_proxies(&self, all: bool) -> Connections {
+        let mut connections = self.connections.clone();
+        let behind = |url: &str, proxy: &Proxy| url.replace(host_of(url), &proxy.address.to_string());
+        connections.redis_url = behind(connections.redis_url.expose(), &self.redis).into();
+        if all {
+            connections.postgres_url = behind(connections.postgres_url.expose(), &self.postgres).into();
+            connections.kafka_brokers = self.kafka.address.to_string();
+        }
+        connections
+    }
+
+    /// Whether a process has ended, and then forgets it.
+    ///
+    /// # Errors
+    /// There is no such process.
+    pub fn has_ended(&mut self, name: &str) -> anyhow::Result<bool> {
+        let child = self.running.get_mut(name);
+        let ended = child
+            .with_context(|| format!("{name} does not run"))?
+            .try_wait()?
+            .is_some();
+        if ended {
+            self.running.remove(name);
+        }
+        Ok(ended)
     }
 
     /// Where a process logs.

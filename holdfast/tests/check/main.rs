@@ -272,7 +272,7 @@ fn void_events_are_no_violation() {
 type Corruption = (&'static str, Promise, fn(&mut Life));
 
 /// Events: 1 delivery, 2 ann-1, 3 ann-2, 4 ann-3 sold out, 5 confirm ann-1, 6 cancel ann-2, 7 ann-4. Replies from 0.
-const CORRUPTIONS: [Corruption; 21] = [
+const CORRUPTIONS: [Corruption; 22] = [
     ("an event is lost", Promise::OneDecision, |life| {
         life.log.lanes[0].events.remove(4);
         let previous = life.event_mut(3).command_offset;
@@ -352,6 +352,13 @@ const CORRUPTIONS: [Corruption; 21] = [
     ("what came later is decided before", Promise::Order, |life| {
         life.ops[1].invoked_us += 1_000_000;
         life.ops[1].returned_us += 1_000_000;
+    }),
+    ("what nobody knows of is done twice", Promise::OneDecision, |life| {
+        life.adjust("delivery", 5);
+        let last = life.log.lanes[0].events.len() - 1;
+        life.event_mut(last).request_id = "another".to_owned();
+        life.ops.retain(|op| op.key == "delivery");
+        life.ops.iter_mut().for_each(|op| op.reply = Reply::Unknown);
     }),
     ("a unit is never given back", Promise::Released, |life| {
         life.bounds.read_ms += 61_000;

@@ -320,7 +320,7 @@ fn a_reserver_killed_between_any_two_steps_of_a_cart_changes_nothing() {
             for nth in if steps.is_empty() { &few[index..=index] } else { steps } {
                 for round in 0..times(1, 20) {
                     world.kill("reserver").await;
-                    let armed = format!("reserver.{point}:{nth}");
+                    let armed = format!("forwards.{point}:{nth}");
                     world.spawn_with("reserver", &[("HOLDFAST_FAIL_POINT", &armed)]).await;
                     let (asking, lines) = (Arc::clone(&world), skus.clone());
                     let key = format!("killed-{point}-{nth}-{round}");

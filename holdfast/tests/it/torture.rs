@@ -1,33 +1,91 @@
-//! The short torture: processes killed, paused, added and removed, and Redis' keys lost, under load from HTTP and Kafka.
+//! The short torture: processes killed, paused, added and removed, and Redis' keys lost, under load from HTTP and Kafka; and a
+//! process killed at every fail point.
 
+use std::{collections::BTreeSet, path::Path};
+
+use holdfast::torture::POINTS;
 use serde_json::Value;
 
 use crate::world::{Setup, play, times};
 
+/// Tortures, and returns the report: nothing may have been violated.
+async fn torture(arguments: &[&str]) -> Value {
+    let world = Setup::new().unprepared();
+    let logs = world.log_of("torture");
+    let logs = logs.parent().expect("a folder").display().to_string();
+    let all = [&["torture", "--json", "--logs", &logs][..], arguments].concat();
+    let (code, out, error) = world.run(&all).await;
+    assert_eq!(code, 0, "{out}{error}");
+    let report: Value = serde_json::from_str(&out).expect("JSON");
+    assert!(report["decided"].as_u64() > Some(100), "{report:#}");
+    report
+}
+
 #[test]
 fn tortured_for_a_while_the_system_keeps_every_promise() {
     play(async {
-        let world = Setup::new().unprepared();
-        let logs = world.log_of("torture");
         let seconds = times(20, 300).to_string();
-        let arguments = [
-            "torture",
-            "--plan",
-            "roles",
-            "--seconds",
-            &seconds,
-            "--seed",
-            "7",
-            "--json",
-        ];
-        let logs = logs.parent().expect("a folder").display().to_string();
-        let (code, out, error) = world.run(&[&arguments[..], &["--logs", &logs]].concat()).await;
-        assert_eq!(code, 0, "{out}{error}");
-        let report: Value = serde_json::from_str(&out).expect("JSON");
-        assert!(report["decided"].as_u64() > Some(100), "{report:#}");
-        assert!(
-            report["faults"].as_array().is_some_and(|faults| faults.len() > 2),
+        let report = torture(&["--plan", "roles", "--seconds", &seconds, "--seed", "7"]).await;
+        let faults = report["faults"].as_array().map_or(0, Vec::len);
+        assert!(faults > 2, "{report:#}");
+    });
+}
+
+/// Kills a process at each point that begins so.
+fn killed_at(prefixes: &[&str]) {
+    let chosen = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
+    let points = POINTS.iter().filter(|point| chosen(point.name)).count();
+    let rounds = times(1, 20);
+    play(async {
+        let times = rounds.to_string();
+        let mut arguments = vec!["--plan", "points", "--buyers", "4", "--rounds", &times];
+        arguments.extend(prefixes.iter().flat_map(|prefix| ["--point", prefix]));
+        let report = torture(&arguments).await;
+        assert_eq!(
+            report["faults"].as_array().map(Vec::len),
+            Some(points * rounds),
             "{report:#}"
         );
     });
+}
+
+#[test]
+fn an_ingress_an_expirer_or_a_persister_killed_between_any_two_steps_changes_nothing() {
+    killed_at(&["ingress.", "expirer.", "persister."]);
+}
+
+#[test]
+fn a_reserver_killed_between_any_two_steps_changes_nothing() {
+    killed_at(&["reserver.", "rebuild."]);
+}
+
+#[test]
+fn a_reserver_killed_between_any_two_steps_of_what_goes_to_other_lanes_changes_nothing() {
+    killed_at(&["forwards."]);
+}
+
+/// A point that is in no list is passed by no test.
+#[test]
+fn every_fail_point_of_the_tortured_roles_is_in_the_list() {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let mut found = BTreeSet::new();
+    for role in ["ingress", "reserver", "persister", "expirer"] {
+        collect(&root.join(role).join("src"), &mut found);
+    }
+    let listed: BTreeSet<String> = POINTS.iter().map(|point| point.name.to_owned()).collect();
+    assert_eq!(found, listed);
+    assert!(listed.len() >= 30 && listed.len() == POINTS.len());
+}
+
+fn collect(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).expect("a folder of sources") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            collect(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            let text = std::fs::read_to_string(&path).expect("a source");
+            let names = text.split("failpoint::reach(\"").skip(1);
+            found.extend(names.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+        }
+    }
 }

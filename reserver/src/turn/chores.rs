@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use plumbing::stop::Stop;
+use plumbing::{failpoint, stop::Stop};
 
 use super::Turn;
 use crate::{
@@ -50,6 +50,7 @@ impl<W: World> Turn<'_, W> {
         };
         self.reader.commit(&self.shared.topics.events, &cursor, wait)?;
         self.committed = self.tail.next;
+        failpoint::reach("forwards.cursor_committed");
         Ok(())
     }
 

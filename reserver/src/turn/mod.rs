@@ -261,6 +261,9 @@ impl<'a, W: World> Turn<'a, W> {
             return Ok(());
         };
         self.outbox.bury(&batch.poison)?;
+        if !batch.poison.is_empty() {
+            failpoint::reach("reserver.buried");
+        }
         let started = self.now();
         let packed = pack::batch(self.lane, &batch.entries, &self.trim, self.busy, self.shared.rules());
         let outcomes = match self.redis.apply(self.epoch, &packed)? {
@@ -278,6 +281,7 @@ impl<'a, W: World> Turn<'a, W> {
             }
             Applied::Damaged(what) => return Err(End::Lost(format!("the lane in Redis contradicts itself: {what}"))),
         };
+        failpoint::reach("reserver.applied");
         if outcomes.len() != batch.entries.len() {
             return Err(End::Lost(format!(
                 "{} outcomes for {} commands",
@@ -295,6 +299,7 @@ impl<'a, W: World> Turn<'a, W> {
             events.push(self.event(entry, &outcome)?);
         }
         self.outbox.publish(events);
+        failpoint::reach("reserver.published");
         Ok(())
     }
 
@@ -312,7 +317,7 @@ impl<'a, W: World> Turn<'a, W> {
         })?;
         let relayed = Relayed::of(self.lane, &event, entry.traceparent.clone());
         if relayed.is_some() {
-            failpoint::reach("reserver.relay_decided");
+            failpoint::reach("forwards.relay_decided");
         }
         let span = plumbing::telemetry::tracing_enabled().then(|| {
             let span = tracing::info_span!(target: plumbing::telemetry::TRACE, "decide", outcome = event.body.name());
@@ -330,6 +335,7 @@ impl<'a, W: World> Turn<'a, W> {
             self.outbox.keep_relayed(entry.offset, relayed);
         }
         if let Asked::Misrouted(command, _) = &entry.asked {
+            failpoint::reach("forwards.copy_decided");
             self.outbox
                 .keep(entry.offset, command, entry.key, entry.traceparent, event.decided_at);
         }
@@ -343,6 +349,7 @@ impl<'a, W: World> Turn<'a, W> {
         while self.now() < until && (!self.in_flight.is_empty() || !self.outbox.settled()?) {
             self.take(IDLE, &never)?;
         }
+        failpoint::reach("reserver.drained");
         self.commit_cursor(true)
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Instant};
 
 use domain::{Lane, Stamp, Verdict};
-use plumbing::stop::Stop;
+use plumbing::{failpoint, stop::Stop};
 use rdkafka::Message;
 
 use crate::{Shared, end::End, open::copy_of, outbox::Outbox, tail::Tail, world::World};
@@ -32,6 +32,7 @@ impl<W: World> Reading<'_, '_, W> {
                 message.offset()
             ))),
             (Verdict::Valid, Some(Stamp::Decision { command, .. })) => {
+                failpoint::reach("reserver.read_back");
                 self.trim.push(command);
                 while let Some((_, decided)) = self.in_flight.pop_front_if(|(last, _)| *last <= command) {
                     let elapsed = self.shared.world.now() - decided;

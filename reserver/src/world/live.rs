@@ -180,6 +180,7 @@ impl LogWriter for Producer {
     fn publish(&self, topic: &str, batch: Vec<Prepared>) {
         for record in batch {
             self.send_prepared(topic, record);
+            plumbing::failpoint::reach("reserver.published_one");
         }
     }
 }
