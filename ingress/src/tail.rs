@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domain::{Event, EventBody, HoldState, HoldTerms, Lane, LaneState, PartId, Stamp, Verdict};
+use domain::{Event, EventBody, HoldState, HoldTerms, Lane, LaneState, PartId, Reason, Stamp, Verdict};
 use plumbing::{
     backoff::Backoff,
     failpoint,
@@ -170,7 +170,12 @@ fn answers(event: &Event) -> Answers {
         | EventBody::PartHeld
         | EventBody::PartRefused { .. }
         | EventBody::PartFollowed { .. }
-        | EventBody::RelayIgnored => Answers::Nobody,
+        | EventBody::RelayIgnored
+        // The second record of a request, or of a copy: what became of the first stands in an event of its own.
+        | EventBody::CommandRefused {
+            reason: Reason::AlreadyApplied,
+            ..
+        } => Answers::Nobody,
         EventBody::HoldReplayed if event.hold.as_ref().is_some_and(is_pending) => {
             part_of(event).map_or(Answers::Request, Answers::WhenDecided)
         }

@@ -125,11 +125,14 @@ fn decisions(log: &LaneLog, valid: &[&SeenEvent], bounds: Bounds, say: &mut impl
     }
 }
 
-/// A step on the road of a request, which is not its outcome.
+/// A step on the road of a request, or what its second record is told: not its outcome.
 fn is_step(body: &EventBody) -> bool {
     matches!(
         body,
-        EventBody::CommandForwarded { .. }
+        EventBody::CommandRefused {
+            reason: Reason::AlreadyApplied,
+            ..
+        } | EventBody::CommandForwarded { .. }
             | EventBody::HoldPending
             | EventBody::PartHeld
             | EventBody::PartRefused { .. }

@@ -161,10 +161,11 @@ pub async fn run(
 ) -> anyhow::Result<Vec<Inflicted>> {
     let mut inflicted = Vec::new();
     let chosen = |point: &&Point| prefixes.is_empty() || prefixes.iter().any(|prefix| point.name.starts_with(prefix));
+    let all: Vec<&Point> = POINTS.iter().filter(chosen).collect();
     for _ in 0..rounds {
-        for point in POINTS.iter().filter(chosen) {
+        for (index, point) in all.iter().enumerate() {
             let (begun_us, in_flight) = (desk.now_us(), desk.in_flight());
-            reach(system, desk, *point, dice)
+            reach(system, desk, **point, dice)
                 .await
                 .with_context(|| format!("fail point {}", point.name))?;
             inflicted.push(Inflicted {
@@ -175,19 +176,17 @@ pub async fn run(
                 in_flight,
                 pause_ms: 0,
             });
-        }
-    }
-    // All that were armed are dead; their successors are not.
-    for role in ["ingress", "reserver", "persister", "expirer"] {
-        if system.of_role(role).is_empty() {
-            system.spawn(&format!("{role}-1"))?;
+            // The next armed process of its role is its successor: so a dead member of a group is waited for once.
+            let is_last = all.get(index + 1).is_none_or(|next| next.role != point.role);
+            if is_last && system.of_role(point.role).is_empty() {
+                system.spawn(&format!("{}-1", point.role))?;
+            }
         }
     }
     Ok(inflicted)
 }
 
-/// One kill: the role's process is replaced by one that is armed, which works until it ends there. Its successor is the next
-/// armed one, so that a dead member of a group is waited for once.
+/// One kill: the role's process is replaced by one that is armed, which works until it ends there.
 async fn reach(system: &mut System, desk: &Desk, point: Point, dice: &mut Dice) -> anyhow::Result<()> {
     let name = format!("{}-1", point.role);
     if !system.of_role(point.role).is_empty() {
@@ -201,9 +200,6 @@ async fn reach(system: &mut System, desk: &Desk, point: Point, dice: &mut Dice) 
     let mut told_to_end = false;
     while begun.elapsed() < REACHED_WITHIN {
         if system.has_ended(&name)? {
-            if point.role != "reserver" && point.role != "persister" {
-                system.spawn(&name)?; // Buyers need an ingress, and units come back, also while the next point is a reserver's.
-            }
             return Ok(());
         }
         if point.name == "reserver.drained" && !told_to_end && desk.decided_since(begun.elapsed()) {
