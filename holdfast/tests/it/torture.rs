@@ -31,37 +31,26 @@ fn tortured_for_a_while_the_system_keeps_every_promise() {
     });
 }
 
-/// Kills a process at each point that begins so.
-fn killed_at(prefixes: &[&str]) {
-    let chosen = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
-    let points = POINTS.iter().filter(|point| chosen(point.name)).count();
+/// Each fail point once, in four systems side by side: a reserver or persister that died is believed to live for six seconds.
+#[test]
+fn a_process_killed_between_any_two_steps_changes_nothing() {
     let rounds = times(1, 20);
     play(async {
-        let times = rounds.to_string();
-        let mut arguments = vec!["--plan", "points", "--buyers", "4", "--rounds", &times];
-        arguments.extend(prefixes.iter().flat_map(|prefix| ["--point", prefix]));
-        let report = torture(&arguments).await;
-        assert_eq!(
-            report["faults"].as_array().map(Vec::len),
-            Some(points * rounds),
-            "{report:#}"
+        let killed_at = async |prefixes: &[&str]| {
+            let rounds = rounds.to_string();
+            let mut arguments = vec!["--plan", "points", "--buyers", "2", "--rounds", &rounds];
+            arguments.extend(prefixes.iter().flat_map(|prefix| ["--point", prefix]));
+            let report = torture(&arguments).await;
+            report["faults"].as_array().map_or(0, Vec::len)
+        };
+        let killed = tokio::join!(
+            killed_at(&["reserver."]),
+            killed_at(&["forwards."]),
+            killed_at(&["rebuild.", "ingress."]),
+            killed_at(&["persister.", "expirer."]),
         );
+        assert_eq!(killed.0 + killed.1 + killed.2 + killed.3, POINTS.len() * rounds);
     });
-}
-
-#[test]
-fn an_ingress_an_expirer_or_a_persister_killed_between_any_two_steps_changes_nothing() {
-    killed_at(&["ingress.", "expirer.", "persister."]);
-}
-
-#[test]
-fn a_reserver_killed_between_any_two_steps_changes_nothing() {
-    killed_at(&["reserver.", "rebuild."]);
-}
-
-#[test]
-fn a_reserver_killed_between_any_two_steps_of_what_goes_to_other_lanes_changes_nothing() {
-    killed_at(&["forwards."]);
 }
 
 /// A point that is in no list is passed by no test.
