@@ -39,7 +39,7 @@ fn a_process_killed_between_any_two_steps_changes_nothing() {
         let killed_at = async |prefixes: &[&str]| {
             let rounds = rounds.to_string();
             let mut arguments = vec!["--plan", "points", "--buyers", "2", "--rounds", &rounds];
-            arguments.extend(prefixes.iter().flat_map(|prefix| ["--point", prefix]));
+            arguments.extend(prefixes.iter().flat_map(|prefix| ["--point", *prefix]));
             let report = torture(&arguments).await;
             report["faults"].as_array().map_or(0, Vec::len)
         };
