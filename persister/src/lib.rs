@@ -11,11 +11,14 @@
 //! The consumer group only hints which persister works on a lane. Two on one lane do no harm: each transaction moves the
 //! lane's offset from where it read, and whoever finds it moved starts again from there.
 
+mod copy;
+mod fresh;
 mod lane;
 mod reader;
 mod rows;
 mod sales;
 mod supervise;
+mod upserts;
 mod watch;
 mod write;
 
@@ -55,7 +58,7 @@ pub struct Options {
     #[arg(
         long = "persister-batch",
         env = "HOLDFAST_PERSISTER_BATCH",
-        default_value_t = 1_000,
+        default_value_t = 2_000,
         value_name = "RECORDS",
         value_parser = clap::value_parser!(u32).range(1..=20_000)
     )]
@@ -113,7 +116,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            batch: 1_000,
+            batch: 2_000,
             linger_ms: 5,
             pace_ms: 50,
             postgres_connections: 8,

@@ -24,6 +24,8 @@ pub(crate) struct HoldRow<'a> {
     pub(crate) terms: &'a HoldTerms,
     pub(crate) rejection: Option<(Reason, &'a [Shortage])>,
     pub(crate) command_offset: i64,
+    /// Made by this batch: nothing can be there, unless somebody has set the offset back.
+    pub(crate) is_new: bool,
 }
 
 /// A part of another lane's cart.
@@ -266,13 +268,15 @@ impl<'a> Rows<'a> {
 
     fn hold(&mut self, event: &'a Event, rejection: Option<(Reason, &'a [Shortage])>) {
         if let (Some(hold_id), Some(terms)) = (event.hold_id, &event.hold) {
+            let key = (hold_id, terms.attempt);
             let row = HoldRow {
                 tenant: &event.tenant,
                 terms,
                 rejection,
                 command_offset: event.command_offset,
+                is_new: self.holds.get(&key).is_some_and(|before| before.is_new),
             };
-            self.holds.insert((hold_id, terms.attempt), row);
+            self.holds.insert(key, row);
         }
     }
 
@@ -288,8 +292,12 @@ impl<'a> Rows<'a> {
         }
     }
 
+    /// A hold that is new, with its lines.
     fn new_lines(&mut self, event: &'a Event) {
         if let (Some(hold_id), Some(terms)) = (event.hold_id, &event.hold) {
+            if let Some(row) = self.holds.get_mut(&(hold_id, terms.attempt)) {
+                row.is_new = true;
+            }
             let home = hold_id.lane();
             let row = |lane, sku, quantity| LineRow {
                 hold_id,

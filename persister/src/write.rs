@@ -1,4 +1,7 @@
 //! One batch, one transaction: the lane's offset, the ids of its events, and the rows that they make.
+//!
+//! The offset moves from where it was read, so each event comes once, and what it makes is new: `fresh` copies it in. Should some of
+//! it be there all the same (somebody has set the offset back), the batch is written beside it by `upserts`.
 
 use std::collections::HashSet;
 
@@ -12,10 +15,11 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::{
+    fresh,
     lane::Fault,
     reader::{Batch, Decided},
-    rows::{Rows, shortages_json},
-    sales,
+    rows::Rows,
+    sales, upserts,
 };
 
 /// Where a lane stands; its row is made when it has none: nothing of the lane is in the picture yet.
@@ -30,9 +34,28 @@ pub(crate) async fn start(pool: &PgPool, lane: Lane) -> Result<Checkpoint, Fault
     Ok(picture::checkpoint(pool, lane).await?.unwrap_or_default())
 }
 
+/// How a batch is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// Nothing of it is there.
+    New,
+    /// Some of it may be.
+    Beside,
+}
+
 /// Writes a batch, all of it or nothing, and says how many rows. Must not be dropped half-way.
 pub(crate) async fn batch(pool: &PgPool, lane: Lane, batch: &Batch) -> Result<u64, Fault> {
     let _spans = spans(batch);
+    match transaction(pool, lane, batch, Manner::New).await {
+        Err(Fault::Postgres(sqlx::Error::Database(error))) if error.is_unique_violation() => {
+            tracing::info!(%lane, first = batch.first, "some events of a batch are in the picture already: the others are written beside them");
+            transaction(pool, lane, batch, Manner::Beside).await
+        }
+        written => written,
+    }
+}
+
+async fn transaction(pool: &PgPool, lane: Lane, batch: &Batch, manner: Manner) -> Result<u64, Fault> {
     let lane = lane_number(lane);
     let mut transaction = pool.begin().await?;
     move_offset(&mut transaction, lane, batch).await?;
@@ -40,26 +63,50 @@ pub(crate) async fn batch(pool: &PgPool, lane: Lane, batch: &Batch) -> Result<u6
     let rows = if batch.decided.is_empty() {
         0
     } else {
-        let new = new_events(&mut transaction, lane, &batch.decided).await?;
-        failpoint::reach("persister.events_noted");
-        // Usually all are new: that some are not means that somebody has set the offset back.
-        let rows = Rows::of(batch.decided.iter().filter(|decided| new.is_new(decided)));
-        write_stock(&mut transaction, lane, &rows).await?;
-        write_holds(&mut transaction, lane, &rows).await?;
-        failpoint::reach("persister.holds_written");
-        write_parts(&mut transaction, lane, &rows).await?;
-        write_lines(&mut transaction, &rows).await?;
-        write_counted(&mut transaction, lane, &rows).await?;
-        write_remembered(&mut transaction, lane, &rows).await?;
-        write_movements(&mut transaction, lane, &rows).await?;
-        sales::write_orders(&mut transaction, lane, &rows).await?;
-        sales::write_refunds(&mut transaction, lane, &rows).await?;
-        rows.count() + new.count
+        rows(&mut transaction, lane, batch, manner).await?
     };
     failpoint::reach("persister.rows_written");
     transaction.commit().await?;
     failpoint::reach("persister.committed");
     Ok(rows as u64)
+}
+
+async fn rows(connection: &mut PgConnection, lane: i16, batch: &Batch, manner: Manner) -> Result<usize, Fault> {
+    let new = match manner {
+        Manner::New => {
+            fresh::write_events(connection, lane, &batch.decided).await?;
+            NewEvents {
+                count: batch.decided.len(),
+                only: None,
+            }
+        }
+        Manner::Beside => new_events(connection, lane, &batch.decided).await?,
+    };
+    failpoint::reach("persister.events_noted");
+    let rows = Rows::of(batch.decided.iter().filter(|decided| new.is_new(decided)));
+    upserts::write_stock(connection, lane, &rows).await?;
+    match manner {
+        Manner::New => {
+            fresh::write_holds(connection, lane, &rows).await?;
+            upserts::write_holds(connection, lane, &rows, |hold| !hold.is_new).await?;
+            failpoint::reach("persister.holds_written");
+            fresh::write_lines(connection, &rows).await?;
+            fresh::write_movements(connection, lane, &rows).await?;
+        }
+        Manner::Beside => {
+            upserts::write_holds(connection, lane, &rows, |_| true).await?;
+            failpoint::reach("persister.holds_written");
+            upserts::write_lines(connection, &rows).await?;
+            upserts::write_movements(connection, lane, &rows).await?;
+        }
+    }
+    fresh::write_requests(connection, lane, &rows).await?;
+    upserts::write_parts(connection, lane, &rows).await?;
+    upserts::write_counted(connection, lane, &rows).await?;
+    upserts::write_remembered(connection, lane, &rows).await?;
+    sales::write_orders(connection, lane, &rows).await?;
+    sales::write_refunds(connection, lane, &rows).await?;
+    Ok(rows.count() + new.count)
 }
 
 /// One span an event, in its request's trace, from here to the commit.
@@ -140,274 +187,4 @@ async fn new_events(connection: &mut PgConnection, lane: i16, decided: &[Decided
         count: new.len(),
         only: (new.len() < decided.len()).then(|| new.into_iter().collect()),
     })
-}
-
-/// A column of a set-based statement.
-pub(crate) fn column<R, T>(rows: impl Iterator<Item = R>, value: impl FnMut(R) -> T) -> Vec<T> {
-    rows.map(value).collect()
-}
-
-async fn write_stock(connection: &mut PgConnection, lane: i16, rows: &Rows<'_>) -> Result<(), sqlx::Error> {
-    if !rows.stock.is_empty() {
-        let query = "INSERT INTO stock (tenant, sku, lane, on_hand, held, allocated, version, changed_at) \
-             SELECT tenant, sku, $1, on_hand, held, allocated, version, changed_at \
-             FROM UNNEST($2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[]) \
-             AS new (tenant, sku, on_hand, held, allocated, version, changed_at) \
-             ON CONFLICT (tenant, sku) DO UPDATE SET on_hand = EXCLUDED.on_hand, held = EXCLUDED.held, \
-             allocated = EXCLUDED.allocated, version = EXCLUDED.version, changed_at = EXCLUDED.changed_at";
-        let stock = || rows.stock.iter();
-        sqlx::query(query)
-            .bind(lane)
-            .bind(column(stock(), |((tenant, _), _)| tenant.as_str()))
-            .bind(column(stock(), |((_, sku), _)| sku.as_str()))
-            .bind(column(stock(), |(_, row)| row.line.on_hand))
-            .bind(column(stock(), |(_, row)| row.line.held))
-            .bind(column(stock(), |(_, row)| row.line.allocated))
-            .bind(column(stock(), |(_, row)| row.line.sku_version))
-            .bind(column(stock(), |(_, row)| row.changed_at))
-            .execute(&mut *connection)
-            .await?;
-    }
-    if !rows.policies.is_empty() {
-        let query = "UPDATE stock SET safety_stock = new.safety_stock, max_per_user = new.max_per_user \
-             FROM UNNEST($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS new (tenant, sku, safety_stock, max_per_user) \
-             WHERE stock.tenant = new.tenant AND stock.sku = new.sku";
-        let policies = || rows.policies.iter();
-        sqlx::query(query)
-            .bind(column(policies(), |((tenant, _), _)| tenant.as_str()))
-            .bind(column(policies(), |((_, sku), _)| sku.as_str()))
-            .bind(column(policies(), |(_, policy)| policy.safety_stock))
-            .bind(column(policies(), |(_, policy)| policy.max_per_user))
-            .execute(connection)
-            .await?;
-    }
-    Ok(())
-}
-
-async fn write_holds(connection: &mut PgConnection, lane: i16, rows: &Rows<'_>) -> Result<(), sqlx::Error> {
-    if rows.holds.is_empty() {
-        return Ok(());
-    }
-    let query = "INSERT INTO holds (hold_id, attempt, lane, tenant, state, user_id, idempotency_key, key_bits, \
-         fingerprint, created_at, expires_at, changed_at, policy, external_ref, payment_ref, reason, reject_reason, \
-         shortages, command_offset, remaining_ms, cart, asked) \
-         SELECT hold_id, attempt, $1, tenant, state, user_id, idempotency_key, key_bits, fingerprint, created_at, \
-         expires_at, changed_at, policy, external_ref, payment_ref, reason, reject_reason, shortages::jsonb, command_offset, \
-         remaining_ms, cart::jsonb, asked::jsonb \
-         FROM UNNEST($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::uuid[], $9::bytea[], \
-         $10::bigint[], $11::bigint[], $12::bigint[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], \
-         $18::text[], $19::bigint[], $20::bigint[], $21::text[], $22::text[]) AS new (hold_id, attempt, tenant, state, user_id, idempotency_key, key_bits, \
-         fingerprint, created_at, expires_at, changed_at, policy, external_ref, payment_ref, reason, reject_reason, \
-         shortages, command_offset, remaining_ms, cart, asked) \
-         ON CONFLICT (hold_id, attempt) DO UPDATE SET state = EXCLUDED.state, expires_at = EXCLUDED.expires_at, \
-         changed_at = EXCLUDED.changed_at, payment_ref = EXCLUDED.payment_ref, reason = EXCLUDED.reason, \
-         reject_reason = EXCLUDED.reject_reason, \
-         shortages = EXCLUDED.shortages, command_offset = EXCLUDED.command_offset, remaining_ms = EXCLUDED.remaining_ms";
-    let holds = || rows.holds.iter();
-    let terms = || rows.holds.values().map(|row| row.terms);
-    sqlx::query(query)
-        .bind(lane)
-        .bind(column(holds(), |((hold_id, _), _)| hold_id.uuid()))
-        .bind(column(holds(), |((_, attempt), _)| *attempt))
-        .bind(column(holds(), |(_, row)| row.tenant.as_str()))
-        .bind(column(terms(), |terms| terms.state.name()))
-        .bind(column(terms(), |terms| terms.user_id.as_str()))
-        .bind(column(terms(), |terms| terms.idempotency_key.as_str()))
-        .bind(column(holds(), |((hold_id, _), _)| Uuid::from_u128(hold_id.key_bits())))
-        .bind(column(terms(), |terms| terms.fingerprint.as_bytes().as_slice()))
-        .bind(column(terms(), |terms| terms.created_at))
-        .bind(column(terms(), |terms| terms.expires_at))
-        .bind(column(terms(), |terms| terms.changed_at))
-        .bind(column(terms(), |terms| terms.policy.name()))
-        .bind(column(terms(), |terms| {
-            terms.external_ref.as_ref().map(AsRef::<str>::as_ref)
-        }))
-        .bind(column(terms(), |terms| {
-            terms.payment_ref.as_ref().map(AsRef::<str>::as_ref)
-        }))
-        .bind(column(terms(), |terms| terms.reason.as_ref().map(AsRef::<str>::as_ref)))
-        .bind(column(holds(), |(_, row)| {
-            row.rejection.map(|(reason, _)| reason.code())
-        }))
-        .bind(column(holds(), |(_, row)| {
-            row.rejection.map(|(_, shortages)| shortages_json(shortages))
-        }))
-        .bind(column(holds(), |(_, row)| row.command_offset))
-        .bind(column(terms(), |terms| terms.remaining_ms))
-        .bind(column(terms(), |terms| terms.cart.as_ref().map(picture::cart_json)))
-        .bind(column(terms(), |terms| {
-            (!terms.asked.is_empty()).then(|| picture::lines_json(&terms.asked))
-        }))
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-async fn write_parts(connection: &mut PgConnection, lane: i16, rows: &Rows<'_>) -> Result<(), sqlx::Error> {
-    if rows.parts.is_empty() {
-        return Ok(());
-    }
-    let query = "INSERT INTO hold_parts (hold_id, attempt, lane, tenant, state, user_id, relay_until, changed_at, lines, cart) \
-         SELECT hold_id, attempt, $1, tenant, state, user_id, relay_until, changed_at, lines::jsonb, cart::jsonb \
-         FROM UNNEST($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::text[], \
-         $10::text[]) AS new (hold_id, attempt, tenant, state, user_id, relay_until, changed_at, lines, cart) \
-         ON CONFLICT (hold_id, attempt, lane) DO UPDATE SET state = EXCLUDED.state, user_id = EXCLUDED.user_id, \
-         changed_at = EXCLUDED.changed_at, lines = EXCLUDED.lines, cart = EXCLUDED.cart";
-    let parts = || rows.parts.iter();
-    sqlx::query(query)
-        .bind(lane)
-        .bind(column(parts(), |(id, _)| id.hold_id.uuid()))
-        .bind(column(parts(), |(id, _)| id.attempt))
-        .bind(column(parts(), |(_, row)| row.tenant.as_str()))
-        .bind(column(parts(), |(_, row)| row.terms.state.name()))
-        .bind(column(parts(), |(_, row)| {
-            row.terms.user_id.as_ref().map(AsRef::<str>::as_ref)
-        }))
-        .bind(column(parts(), |(_, row)| row.terms.relay_until))
-        .bind(column(parts(), |(_, row)| row.terms.changed_at))
-        .bind(column(parts(), |(_, row)| picture::lines_json(&row.own_lines())))
-        .bind(column(parts(), |(_, row)| picture::cart_lines_json(&row.terms.cart)))
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-async fn write_lines(connection: &mut PgConnection, rows: &Rows<'_>) -> Result<(), sqlx::Error> {
-    if rows.lines.is_empty() {
-        return Ok(());
-    }
-    let query = "INSERT INTO hold_lines (hold_id, attempt, sku, quantity, lane, tenant, created_at) \
-         SELECT hold_id, attempt, sku, quantity, lane, tenant, created_at \
-         FROM UNNEST($1::smallint[], $2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::text[], $7::bigint[]) \
-         AS new (lane, hold_id, attempt, sku, quantity, tenant, created_at) ON CONFLICT DO NOTHING";
-    let lines = || rows.lines.iter();
-    sqlx::query(query)
-        .bind(column(lines(), |row| lane_number(row.lane)))
-        .bind(column(lines(), |row| row.hold_id.uuid()))
-        .bind(column(lines(), |row| row.terms.attempt))
-        .bind(column(lines(), |row| row.sku.as_str()))
-        .bind(column(lines(), |row| row.quantity))
-        .bind(column(lines(), |row| row.tenant.as_str()))
-        .bind(column(lines(), |row| row.terms.created_at))
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-async fn write_counted(connection: &mut PgConnection, lane: i16, rows: &Rows<'_>) -> Result<(), sqlx::Error> {
-    let (gone, there): (Vec<_>, Vec<_>) = rows.counted.iter().partition(|(_, counted)| **counted == 0);
-    if !there.is_empty() {
-        let query = "INSERT INTO user_limits (tenant, sku, user_id, lane, counted) \
-             SELECT tenant, sku, user_id, $1, counted \
-             FROM UNNEST($2::text[], $3::text[], $4::text[], $5::bigint[]) AS new (tenant, sku, user_id, counted) \
-             ON CONFLICT (tenant, sku, user_id) DO UPDATE SET counted = EXCLUDED.counted";
-        sqlx::query(query)
-            .bind(lane)
-            .bind(column(there.iter(), |((tenant, _, _), _)| tenant.as_str()))
-            .bind(column(there.iter(), |((_, sku, _), _)| sku.as_str()))
-            .bind(column(there.iter(), |((_, _, user_id), _)| user_id.as_str()))
-            .bind(column(there.iter(), |(_, counted)| **counted))
-            .execute(&mut *connection)
-            .await?;
-    }
-    if !gone.is_empty() {
-        let query = "DELETE FROM user_limits AS old \
-             USING UNNEST($1::text[], $2::text[], $3::text[]) AS gone (tenant, sku, user_id) \
-             WHERE old.tenant = gone.tenant AND old.sku = gone.sku AND old.user_id = gone.user_id";
-        sqlx::query(query)
-            .bind(column(gone.iter(), |((tenant, _, _), _)| tenant.as_str()))
-            .bind(column(gone.iter(), |((_, sku, _), _)| sku.as_str()))
-            .bind(column(gone.iter(), |((_, _, user_id), _)| user_id.as_str()))
-            .execute(connection)
-            .await?;
-    }
-    Ok(())
-}
-
-async fn write_remembered(connection: &mut PgConnection, lane: i16, rows: &Rows<'_>) -> Result<(), sqlx::Error> {
-    if !rows.commands.is_empty() {
-        let query = "INSERT INTO remembered_commands (lane, tenant, command_id, fingerprint, applied_at) \
-             SELECT $1, tenant, command_id, fingerprint, applied_at \
-             FROM UNNEST($2::text[], $3::text[], $4::bytea[], $5::bigint[]) AS new (tenant, command_id, fingerprint, applied_at) \
-             ON CONFLICT (lane, tenant, command_id) \
-             DO UPDATE SET fingerprint = EXCLUDED.fingerprint, applied_at = EXCLUDED.applied_at";
-        let commands = || rows.commands.iter();
-        sqlx::query(query)
-            .bind(lane)
-            .bind(column(commands(), |((tenant, _), _)| tenant.as_str()))
-            .bind(column(commands(), |((_, command_id), _)| *command_id))
-            .bind(column(commands(), |(_, (fingerprint, _))| {
-                fingerprint.as_bytes().as_slice()
-            }))
-            .bind(column(commands(), |(_, (_, at))| *at))
-            .execute(&mut *connection)
-            .await?;
-    }
-    if !rows.sources.is_empty() {
-        let query = "INSERT INTO remembered_sources (lane, topic, source_partition, source_offset, log_time, applied_at) \
-             SELECT $1, topic, source_partition, source_offset, log_time, applied_at \
-             FROM UNNEST($2::text[], $3::integer[], $4::bigint[], $5::bigint[], $6::bigint[]) \
-             AS new (topic, source_partition, source_offset, log_time, applied_at) \
-             ON CONFLICT (lane, topic, source_partition, source_offset) \
-             DO UPDATE SET log_time = EXCLUDED.log_time, applied_at = EXCLUDED.applied_at";
-        let sources = || rows.sources.iter();
-        sqlx::query(query)
-            .bind(lane)
-            .bind(column(sources(), |(source, _)| source.topic.as_str()))
-            .bind(column(sources(), |(source, _)| source.partition))
-            .bind(column(sources(), |(source, _)| source.offset))
-            .bind(column(sources(), |(source, _)| source.log_time))
-            .bind(column(sources(), |(_, at)| *at))
-            .execute(&mut *connection)
-            .await?;
-    }
-    if !rows.requests.is_empty() {
-        let query = "INSERT INTO refused_requests (lane, mark, decided_at) \
-             SELECT $1, mark, decided_at FROM UNNEST($2::bigint[], $3::bigint[]) AS new (mark, decided_at)";
-        sqlx::query(query)
-            .bind(lane)
-            .bind(column(rows.requests.iter(), |(mark, _)| mark.number()))
-            .bind(column(rows.requests.iter(), |(_, at)| *at))
-            .execute(connection)
-            .await?;
-    }
-    Ok(())
-}
-
-async fn write_movements(connection: &mut PgConnection, lane: i16, rows: &Rows<'_>) -> Result<(), sqlx::Error> {
-    if rows.movements.is_empty() {
-        return Ok(());
-    }
-    let query = "INSERT INTO stock_movements (lane, command_offset, sku, tenant, event_id, event_offset, kind, \
-         on_hand_change, held_change, allocated_change, on_hand, held, allocated, version, reason, reference, actor, \
-         hold_id, decided_at) \
-         SELECT $1, new.* FROM UNNEST($2::bigint[], $3::text[], $4::text[], $5::uuid[], $6::bigint[], $7::text[], \
-         $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], \
-         $15::text[], $16::text[], $17::text[], $18::uuid[], $19::bigint[]) AS new \
-         ON CONFLICT DO NOTHING";
-    let movements = || rows.movements.iter();
-    let events = || rows.movements.iter().map(|row| &row.decided.event);
-    sqlx::query(query)
-        .bind(lane)
-        .bind(column(events(), |event| event.command_offset))
-        .bind(column(movements(), |row| row.line.sku.as_str()))
-        .bind(column(events(), |event| event.tenant.as_str()))
-        .bind(column(events(), |event| event.event_id.uuid()))
-        .bind(column(movements(), |row| row.decided.offset))
-        .bind(column(events(), |event| event.body.name()))
-        .bind(column(movements(), |row| row.change.on_hand))
-        .bind(column(movements(), |row| row.change.held))
-        .bind(column(movements(), |row| row.change.allocated))
-        .bind(column(movements(), |row| row.line.on_hand))
-        .bind(column(movements(), |row| row.line.held))
-        .bind(column(movements(), |row| row.line.allocated))
-        .bind(column(movements(), |row| row.line.sku_version))
-        .bind(column(movements(), |row| row.reason))
-        .bind(column(movements(), |row| row.reference))
-        .bind(column(movements(), |row| row.actor))
-        .bind(column(movements(), |row| row.hold_id.map(|hold_id| hold_id.uuid())))
-        .bind(column(events(), |event| event.decided_at))
-        .execute(connection)
-        .await?;
-    Ok(())
 }
