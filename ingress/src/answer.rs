@@ -224,11 +224,27 @@ fn rejected(event: &Event, reason: Reason, shortages: &[Shortage]) -> String {
             _ => format!("{sku}: {requested} asked for, {available} available"),
         }
     };
+    list(shortages, sentence).unwrap_or_else(|| format!("the hold was rejected: {reason}"))
+}
+
+/// Units that were short, in a sentence, where no event says more.
+pub fn named(shortages: &[Shortage]) -> String {
+    let sentence = |short: &Shortage| {
+        format!(
+            "{}: {} asked for, {} available",
+            short.sku, short.requested, short.available
+        )
+    };
+    list(shortages, sentence).unwrap_or_default()
+}
+
+/// The first few, and how many more; `None` for none.
+fn list(shortages: &[Shortage], sentence: impl Fn(&Shortage) -> String) -> Option<String> {
     let named: Vec<_> = shortages.iter().take(NAMED_MAX).map(sentence).collect();
     match (named.is_empty(), shortages.len().saturating_sub(NAMED_MAX)) {
-        (true, _) => format!("the hold was rejected: {reason}"),
-        (false, 0) => named.join("; "),
-        (false, more) => format!("{}; and {more} more", named.join("; ")),
+        (true, _) => None,
+        (false, 0) => Some(named.join("; ")),
+        (false, more) => Some(format!("{}; and {more} more", named.join("; "))),
     }
 }
 

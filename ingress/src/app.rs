@@ -13,6 +13,7 @@ use crate::{
     options::Options,
     problem::{AsOfBody, Problem},
     reads::Reads,
+    sold_out::SoldOut,
 };
 
 /// Whose stock HTTP clients see.
@@ -48,6 +49,8 @@ pub struct Live {
     pub reads: Reads,
     /// Who watches which SKU.
     pub rooms: Arc<Rooms>,
+    /// What is refused while a lane is behind.
+    pub sold_out: SoldOut,
 }
 
 impl App {

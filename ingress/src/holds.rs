@@ -30,6 +30,7 @@ const PAGE_MAX: i64 = 500;
 pub async fn ask_reserve(live: &Live, reserve: Reserve, manner: &Manner) -> Result<(HoldId, Reply), Problem> {
     let lane = live.home_lane(&reserve.lines, reserve.policy)?;
     let hold_id = HoldId::of(lane, &tenant(), &reserve.idempotency_key);
+    let _waiting = live.sold_out.join(&live.memory, lane, hold_id, &reserve)?;
     live.claim_key(hold_id)?;
     let subject = hold_id.to_string();
     // A SKU of its home lane: the record's key says its lane, as from any producer.

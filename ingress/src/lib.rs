@@ -32,6 +32,7 @@ mod returns;
 mod rfc3339;
 mod server;
 mod short_form;
+mod sold_out;
 mod start;
 mod stock;
 mod tail;

@@ -286,6 +286,14 @@ impl Memory {
         Ok(())
     }
 
+    /// Whether a key stands for this hold, or was sent for it and is not decided: it may have units already.
+    #[must_use]
+    pub fn knows_key(&self, hold_id: HoldId) -> bool {
+        let key = hold_id.key_bits();
+        let inner = self.lock();
+        inner.keys.get(&key) == Some(&hold_id) || inner.sent.get(&key).is_some_and(|(sent, _)| *sent == hold_id)
+    }
+
     /// Gives a claimed key back: nothing was sent.
     pub fn release_key(&self, hold_id: HoldId) {
         self.lock().settle(hold_id);

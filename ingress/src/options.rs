@@ -74,6 +74,18 @@ pub struct Options {
     #[arg(long, env = "HOLDFAST_TAIL_SKUS", default_value_t = 200_000, value_name = "SKUS")]
     pub tail_skus: usize,
 
+    /// While a lane is behind, answer "sold out" (409 with as_of) from what the tail has read, before the log has decided
+    #[arg(
+        long,
+        env = "HOLDFAST_SOLD_OUT_FROM_TAIL",
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        default_value_t = false,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub sold_out_from_tail: bool,
+
     /// Who changed stock, where a call does not say with `X-Actor`
     #[arg(long, env = "HOLDFAST_ACTOR", default_value = "http", value_name = "NAME")]
     pub actor: String,

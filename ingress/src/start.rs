@@ -27,6 +27,7 @@ use crate::{
     memory::Memory,
     meters,
     reads::Reads,
+    sold_out::SoldOut,
     tail::{self, End, Start},
     waiters::Waiters,
 };
@@ -106,6 +107,7 @@ pub async fn run(app: Arc<App>, connections: Connections, context: Context, stop
         memory,
         reads: Reads::new(pool.clone(), lanes),
         rooms,
+        sold_out: SoldOut::new(app.options.sold_out_from_tail, lanes),
     };
     let opening = task::spawn("open", {
         let stop = stop.clone();
