@@ -21,8 +21,6 @@ use crate::{
     world::World,
 };
 
-/// Most commands in one script call.
-pub(crate) const BATCH_COMMANDS: usize = 128;
 /// Most lines in one script call.
 const BATCH_LINES: usize = 1_000;
 /// How long a schema id that the registry did not know is taken as unknown without asking again.
@@ -169,7 +167,7 @@ impl Intake {
     pub(crate) fn next_batch<W: World>(&mut self, shared: &Shared<W>, lane: Lane) -> Result<Batch, End> {
         let mut batch = Batch::default();
         let mut lines = 0;
-        while batch.entries.len() < BATCH_COMMANDS && lines < BATCH_LINES {
+        while batch.entries.len() < shared.batch() && lines < BATCH_LINES {
             let Some(raw) = self.queue.front() else { break };
             let asked = match self.schemas.read(shared, lane, raw) {
                 Ok(Some(asked)) => asked,

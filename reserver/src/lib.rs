@@ -79,6 +79,11 @@ impl<W: World> Shared<W> {
         self.options.rules(self.lanes)
     }
 
+    /// Most commands in one script call.
+    pub(crate) fn batch(&self) -> usize {
+        usize::from(self.options.reserver_batch)
+    }
+
     /// Sleeps on a lane's thread, but not past a request to stop.
     pub(crate) fn pause(&self, stop: &Stop, delay: Duration) {
         let until = self.world.now() + delay;

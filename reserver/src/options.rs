@@ -5,6 +5,9 @@ use plumbing::config::Connections;
 
 use crate::pack::Rules;
 
+/// Most commands that one script call may take: more would keep Redis from everybody else for too long.
+const BATCH_MAX: u16 = 128;
+
 /// The reserver's own process: its connections and options.
 #[derive(clap::Args, Debug, Clone)]
 pub struct Config {
@@ -45,6 +48,14 @@ pub struct Options {
     /// their own. Must be longer than the brokers' transaction.max.timeout.ms.
     #[arg(long, env = "HOLDFAST_SKIP_SECONDS", default_value_t = 3_600)]
     pub skip_seconds: u64,
+    /// Most commands in one script call.
+    #[arg(
+        long,
+        env = "HOLDFAST_RESERVER_BATCH",
+        default_value_t = BATCH_MAX,
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(BATCH_MAX))
+    )]
+    pub reserver_batch: u16,
     /// How long a schema id that the registry does not know is asked for before its record is buried, in seconds.
     #[arg(long, env = "HOLDFAST_UNKNOWN_SCHEMA_SECONDS", default_value_t = 10)]
     pub unknown_schema_seconds: u64,

@@ -22,7 +22,7 @@ use rdkafka::Message;
 use crate::{
     Shared,
     end::End,
-    intake::{BATCH_COMMANDS, Batch, Intake},
+    intake::{Batch, Intake},
     open::Unforwarded,
     outbox::{Outbox, Relayed},
     pack::{self, Asked, Entry, Origin},
@@ -198,7 +198,7 @@ impl<'a, W: World> Turn<'a, W> {
 
     fn may_decide(&self) -> bool {
         let in_flight = self.in_flight.len();
-        in_flight < IN_FLIGHT_SMALL || (in_flight < IN_FLIGHT_MAX && self.intake.len() >= BATCH_COMMANDS)
+        in_flight < IN_FLIGHT_SMALL || (in_flight < IN_FLIGHT_MAX && self.intake.len() >= self.shared.batch())
     }
 
     /// Takes records of both partitions: waits for the first, then whatever is there already.

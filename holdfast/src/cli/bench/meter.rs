@@ -51,6 +51,21 @@ impl Sample {
         }
     }
 
+    /// For whoever watches the run.
+    pub fn line(&self) -> String {
+        let failed = match self.failures {
+            0 => String::new(),
+            failures => format!(", {failures} failed"),
+        };
+        format!("{} {:.0}/s{failed}", self.scenario, self.rate)
+    }
+
+    /// Processor time of everything but the load, in microseconds an operation.
+    pub fn cpu_of_all(&self) -> f64 {
+        let all = self.cpu_us.iter().filter(|(name, _)| *name != "load");
+        all.map(|(_, us)| us).sum()
+    }
+
     pub fn with_usage(self, used: Usage) -> Self {
         Self {
             cpu_us: used.processes,

@@ -1,47 +1,61 @@
 //! `bench`: how fast this machine is with Holdfast on it, beside what it could be and what others are.
 //!
 //! ```text
-//! plan -> for each round: world (topics, tables, keys, roles of its own) -> scenarios -> verify -> report (table, JSON)
+//! plan -> runner -> for each round: each scenario in a place of its own (topics, tables, keys, roles), verified
+//!                -> series: the same work while one thing grows
+//!      -> report -> table; JSON; with --report pages and pictures drawn from it
 //! ```
 //!
 //! Absolute numbers depend on the machine and on its neighbours, so everything that is compared runs in the same
 //! round, one after the other, and rounds are repeated: a result is a median with its spread, and a share of its ceiling.
 
+mod feed;
+mod flat;
 mod log;
 mod meter;
 mod others;
+mod pages;
 mod plan;
 mod report;
+mod runner;
 mod sales;
+mod series;
+mod targets;
 mod world;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use bench::baselines::{self, Baseline, Stores};
 use clap::Args;
-use indicatif::ProgressBar;
 use plumbing::config::Connections;
 
 use super::Outcome;
-use meter::Sample;
-use plan::{Kind, Plan};
-use report::Report;
+use plan::Plan;
+use runner::Runner;
 
 /// Measure throughput, latency and processor time, with ceilings and baselines in the same run.
 #[derive(Args, Debug)]
 pub struct Bench {
-    /// Only scenarios whose name contains one of these; --list names them all
+    /// Only scenarios and series whose name contains one of these, such as `flat`; --list names them all
     #[arg(value_name = "SCENARIO")]
     only: Vec<String>,
 
-    /// Name the scenarios and end
+    /// Name the scenarios and series, and end
     #[arg(long)]
     list: bool,
 
     /// One short round: a minute or two
     #[arg(long)]
     quick: bool,
+
+    /// Everything, series too, within --minutes; writes bench.json, README.md and pictures into this folder
+    #[arg(long, value_name = "FOLDER")]
+    report: Option<PathBuf>,
+
+    /// Begin nothing that may not end within so many minutes; 12 with --report
+    #[arg(long, value_name = "MINUTES", value_parser = clap::value_parser!(u32).range(1..))]
+    minutes: Option<u32>,
 
     /// Rounds; each runs every scenario once
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
@@ -58,6 +72,10 @@ pub struct Bench {
     /// Buyers in the sold-out storm
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1_000..))]
     buyers: Option<u32>,
+
+    /// Largest point of the series over SKUs and over live holds
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1_000..))]
+    most: Option<u32>,
 
     /// Lanes
     #[arg(long, default_value_t = schemas::topics::LANES_DEFAULT, value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -86,30 +104,23 @@ impl Bench {
         }
         let plan = self.plan()?;
         if self.list {
-            for scenario in &plan.scenarios {
-                super::print(&format!("{:<22} {}\n", scenario.name, scenario.what));
+            let scenarios = plan::scenarios(&self.only).into_iter().map(|one| (one.name, one.what));
+            let series = series::named(&self.only).into_iter().map(|one| (one.name, one.title));
+            for (name, what) in scenarios.chain(series) {
+                super::print(&format!("{name:<22} {what}\n"));
             }
             return Ok(Outcome::Fine);
         }
         anyhow::ensure!(
-            !plan.scenarios.is_empty(),
+            !plan.scenarios.is_empty() || !plan.series.is_empty(),
             "no scenario has such a name: --list names them"
         );
-        let bar = ProgressBar::new(u64::from(plan.rounds) * plan.scenarios.len() as u64).with_style(
-            indicatif::ProgressStyle::with_template("{elapsed:>4} {wide_bar} {pos}/{len} {msg}")?,
-        );
-        let mut report = Report::new(&plan);
-        for round in 0..plan.rounds {
-            for sample in self.round(&plan, round, &bar).await? {
-                report.take(sample);
-            }
-        }
-        bar.finish_and_clear();
+        let files = runner::Files {
+            json: self.json.clone(),
+            folder: self.report.clone(),
+        };
+        let report = Runner::new(&self.connections, &plan, files)?.run().await?;
         super::print(&report.text());
-        if let Some(path) = &self.json {
-            std::fs::write(path, serde_json::to_string_pretty(&report.json())? + "\n")
-                .with_context(|| format!("{} cannot be written", path.display()))?;
-        }
         Ok(if report.is_clean() {
             Outcome::Fine
         } else {
@@ -128,38 +139,33 @@ impl Bench {
                 Ok((name.to_owned(), value.to_owned()))
             })
             .collect::<anyhow::Result<_>>()?;
-        let or = |given: Option<u32>, quick, full| given.unwrap_or(if self.quick { quick } else { full });
+        let is_report = self.report.is_some();
+        let or = |given: Option<u32>, quick, report, full| {
+            given.unwrap_or(match (self.quick, is_report) {
+                (true, _) => quick,
+                (false, true) => report,
+                (false, false) => full,
+            })
+        };
+        let minutes = self.minutes.or(is_report.then_some(12));
         Ok(Plan {
-            rounds: or(self.rounds, 1, 3),
-            seconds: or(self.seconds, 3, 10),
-            records: or(self.records, 50_000, 300_000),
-            buyers: or(self.buyers, 20_000, 200_000),
+            rounds: or(self.rounds, 1, 2, 3),
+            seconds: or(self.seconds, 3, 5, 10),
+            records: or(self.records, 50_000, 150_000, 300_000),
+            buyers: or(self.buyers, 20_000, 200_000, 200_000),
+            most: or(self.most, 10_000, 1_000_000, 1_000_000),
             storm_connections: if self.quick { 1_000 } else { 10_000 },
             lanes: self.lanes,
+            limit: minutes.map(|minutes| Duration::from_secs(60 * u64::from(minutes))),
             settings,
             scenarios: plan::scenarios(&self.only),
+            // Without a word nobody waits for them.
+            series: if is_report || !self.only.is_empty() {
+                series::named(&self.only)
+            } else {
+                Vec::new()
+            },
         })
-    }
-
-    /// Every scenario once; those that share a world follow each other.
-    async fn round(&self, plan: &Plan, round: u32, bar: &ProgressBar) -> anyhow::Result<Vec<Sample>> {
-        let mut samples = Vec::new();
-        let of = |kind: Kind| plan.scenarios.iter().filter(move |scenario| scenario.kind() == kind);
-        let mut step = |name: &str| {
-            bar.set_message(format!("round {}: {name}", round + 1));
-            bar.inc(1);
-        };
-        if of(Kind::Other).next().is_some() {
-            others::run(&self.connections, plan, of(Kind::Other), &mut step, &mut samples).await?;
-        }
-        if of(Kind::Sale).next().is_some() {
-            sales::run(&self.connections, plan, of(Kind::Sale), &mut step, &mut samples).await?;
-        }
-        for scenario in of(Kind::Log) {
-            step(scenario.name);
-            log::run(&self.connections, plan, scenario, &mut samples).await?;
-        }
-        Ok(samples)
     }
 
     async fn be(&self, name: &str) -> anyhow::Result<Outcome> {

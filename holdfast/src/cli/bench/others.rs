@@ -2,6 +2,7 @@
 
 use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 
+use anyhow::bail;
 use bench::{
     baselines::Baseline,
     ceilings::{self, Log},
@@ -15,66 +16,66 @@ use super::{
     world,
 };
 
-/// Measures each, with a database and keys of their own.
-pub async fn run(
-    connections: &Connections,
-    plan: &Plan,
-    scenarios: impl Iterator<Item = &Scenario>,
-    step: &mut impl FnMut(&str),
-    samples: &mut Vec<Sample>,
-) -> anyhow::Result<()> {
-    let apart = world::apart(connections)?;
-    world::create_database(&apart).await?;
-    for scenario in scenarios {
-        step(scenario.name);
-        match scenario.load {
-            Load::Produce => kafka(&apart, plan, samples).await?,
-            Load::BareLoop => bare_loop(&apart, plan, samples).await?,
-            Load::PostgresBatches => {
-                let pairs = plan.records as usize;
-                let meter = Meter::start(&engines(&apart), &[]);
-                let rate = ceilings::batches(&apart.postgres_url, pairs).await?;
-                samples.push(Sample::of_rate(scenario.name, rate).with_usage(meter.stop(pairs as u64)));
-            }
-            Load::Baseline(which, skus, connections) => {
-                samples.push(baseline(&apart, plan, scenario.name, which, (skus, connections)).await?);
-            }
-            Load::Http { .. } | Load::Storm | Load::Log { .. } => {}
+/// Measures one.
+pub async fn run(place: &Connections, plan: &Plan, scenario: &Scenario) -> anyhow::Result<Vec<Sample>> {
+    match scenario.load {
+        Load::Produce => kafka(place, plan).await,
+        Load::BareLoop => Ok(vec![bare_loop(place, plan).await?]),
+        Load::PostgresBatches => {
+            world::create_database(place).await?;
+            let pairs = plan.records as usize;
+            let meter = Meter::start(&engines(place), &[]);
+            let rate = ceilings::batches(&place.postgres_url, pairs).await?;
+            Ok(vec![
+                Sample::of_rate(scenario.name, rate).with_usage(meter.stop(pairs as u64)),
+            ])
         }
+        Load::Baseline(which, skus, connections) => {
+            world::create_database(place).await?;
+            Ok(vec![
+                baseline(place, plan, scenario.name, which, (skus, connections)).await?,
+            ])
+        }
+        Load::Http { .. } | Load::Storm { .. } | Load::Log { .. } => bail!("{} needs a pipeline", scenario.name),
     }
-    world::clear(&apart).await
 }
 
-async fn kafka(apart: &Connections, plan: &Plan, samples: &mut Vec<Sample>) -> anyhow::Result<()> {
-    let log = Log::create(&apart.kafka_brokers, &format!("{}raw", apart.topic_prefix)).await?;
-    let (records, used) = (u64::from(plan.records), log.clone());
-    let (produced, consumed) = task::thread("raw-kafka", move || {
-        anyhow::Ok((ceilings::produce(&used, records)?, ceilings::consume(&used, records)?))
-    })
-    .await??;
-    samples.push(Sample::of_rate("kafka-produce", produced));
-    samples.push(Sample::of_rate("kafka-consume", consumed));
-    log.delete().await
+async fn logs(place: &Connections) -> anyhow::Result<(Log, Log)> {
+    let [from, to] = world::raw_topics(place);
+    Ok((
+        Log::create(&place.kafka_brokers, &from).await?,
+        Log::create(&place.kafka_brokers, &to).await?,
+    ))
 }
 
-async fn bare_loop(apart: &Connections, plan: &Plan, samples: &mut Vec<Sample>) -> anyhow::Result<()> {
-    let brokers = &apart.kafka_brokers;
-    let from = Log::create(brokers, &format!("{}from", apart.topic_prefix)).await?;
-    let to = Log::create(brokers, &format!("{}to", apart.topic_prefix)).await?;
-    let records = u64::from(plan.records);
-    let (source, target) = (from.clone(), to.clone());
-    let (url, prefix) = (apart.redis_url.expose().to_owned(), apart.redis_prefix.clone());
-    let processes = engines(apart);
-    let sample = task::thread("bare-loop", move || {
-        ceilings::produce(&source, records)?;
+async fn kafka(place: &Connections, plan: &Plan) -> anyhow::Result<Vec<Sample>> {
+    let (log, _) = logs(place).await?;
+    // They are so many a second that fewer would measure the start.
+    let records = u64::from(plan.records) * 4;
+    let processes = engines(place);
+    task::thread("raw-kafka", move || {
         let meter = Meter::start(&processes, &[]);
-        let rate = ceilings::bare_loop(&source, &target, &url, &prefix, records)?;
-        anyhow::Ok(Sample::of_rate("bare-loop", rate).with_usage(meter.stop(records)))
+        let produced = Sample::of_rate("kafka-produce", ceilings::produce(&log, records)?);
+        let produced = produced.with_usage(meter.stop(records));
+        let meter = Meter::start(&processes, &[]);
+        let consumed = Sample::of_rate("kafka-consume", ceilings::consume(&log, records)?);
+        Ok(vec![produced, consumed.with_usage(meter.stop(records))])
     })
-    .await??;
-    samples.push(sample);
-    from.delete().await?;
-    to.delete().await
+    .await?
+}
+
+async fn bare_loop(place: &Connections, plan: &Plan) -> anyhow::Result<Sample> {
+    let (from, to) = logs(place).await?;
+    let records = u64::from(plan.records);
+    let (url, prefix) = (place.redis_url.expose().to_owned(), place.redis_prefix.clone());
+    let processes = engines(place);
+    task::thread("bare-loop", move || {
+        ceilings::produce(&from, records)?;
+        let meter = Meter::start(&processes, &[]);
+        let rate = ceilings::bare_loop(&from, &to, &url, &prefix, records)?;
+        Ok(Sample::of_rate("bare-loop", rate).with_usage(meter.stop(records)))
+    })
+    .await?
 }
 
 async fn baseline(

@@ -1,6 +1,10 @@
 //! What is measured, and how long.
 
+use std::time::Duration;
+
 use bench::{baselines::Baseline, load::Pace};
+
+use super::series::Series;
 
 /// SKUs of the scenarios over many.
 pub const SKUS: usize = 1_000;
@@ -17,10 +21,15 @@ pub struct Plan {
     pub records: u32,
     pub buyers: u32,
     pub storm_connections: usize,
+    /// Largest point of the series over SKUs and live holds.
+    pub most: u32,
     pub lanes: u16,
+    /// Nothing is begun afterwards.
+    pub limit: Option<Duration>,
     /// Environment of the roles.
     pub settings: Vec<(String, String)>,
     pub scenarios: Vec<Scenario>,
+    pub series: Vec<Series>,
 }
 
 /// One thing to measure.
@@ -45,7 +54,10 @@ pub enum Load {
         connections: usize,
         pace: Pace,
     },
-    Storm,
+    /// Many buyers of few units at once; with refusals from the tail's state while a lane is behind, or from events only.
+    Storm {
+        from_tail: bool,
+    },
     /// Commands from Kafka over so many SKUs and lines; then the persister.
     Log {
         skus: usize,
@@ -69,7 +81,7 @@ impl Scenario {
     pub fn kind(&self) -> Kind {
         match self.load {
             Load::Produce | Load::BareLoop | Load::PostgresBatches | Load::Baseline(..) => Kind::Other,
-            Load::Http { .. } | Load::Storm => Kind::Sale,
+            Load::Http { .. } | Load::Storm { .. } => Kind::Sale,
             Load::Log { .. } => Kind::Log,
         }
     }
@@ -81,9 +93,13 @@ impl Scenario {
             Load::Http {
                 skus: 1,
                 connections: 256,
-                ..
+                pace: Pace::Closed,
             } => Some("redis-hot"),
-            Load::Http { connections: 256, .. } => Some("redis-many"),
+            Load::Http {
+                connections: 256,
+                pace: Pace::Closed, // An open loop's rate is what was asked for: a share of nothing.
+                ..
+            } => Some("redis-many"),
             _ => None,
         }
     }
@@ -105,7 +121,7 @@ const fn other(name: &'static str, what: &'static str, load: Load) -> Scenario {
     Scenario { name, what, load }
 }
 
-const ALL: [Scenario; 17] = [
+const ALL: [Scenario; 18] = [
     other(
         "kafka",
         "ceiling: raw produce (and consume) of 300 B records with six headers",
@@ -171,8 +187,13 @@ const ALL: [Scenario; 17] = [
     },
     other(
         "storm",
-        "1,000 units, many buyers at once: until all are answered",
-        Load::Storm,
+        "1,000 units, many buyers at once, each answered by an event",
+        Load::Storm { from_tail: false },
+    ),
+    other(
+        "storm-from-tail",
+        "the same, \"sold out\" from the tail's state while a lane is behind",
+        Load::Storm { from_tail: true },
     ),
     other(
         "log",

@@ -2,10 +2,14 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use bench::cpu;
+use bench::{cpu, plot, tally::Latency};
 use serde_json::{Value, json};
 
-use super::{meter::Sample, plan::Plan};
+use super::{
+    meter::Sample,
+    plan::Plan,
+    series::{self, Point, Series},
+};
 
 /// All samples of a run.
 pub struct Report {
@@ -14,6 +18,11 @@ pub struct Report {
     order: Vec<String>,
     samples: BTreeMap<String, Vec<Sample>>,
     ceilings: BTreeMap<&'static str, &'static str>,
+    series: Vec<(Series, Vec<Point>)>,
+    /// What could not be measured, and why.
+    failed: Vec<String>,
+    /// What was left out.
+    notes: Vec<String>,
 }
 
 /// The middle of some numbers; 0 of none.
@@ -48,7 +57,8 @@ fn medians<'a>(maps: impl Iterator<Item = &'a BTreeMap<String, f64>> + Clone) ->
         .collect()
 }
 
-fn whole(number: f64) -> String {
+/// A number of things, in groups of three digits.
+pub fn whole(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut grouped = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -81,7 +91,23 @@ impl Report {
                 .iter()
                 .filter_map(|scenario| Some((scenario.name, scenario.ceiling()?)))
                 .collect(),
+            series: Vec::new(),
+            failed: Vec::new(),
+            notes: Vec::new(),
         }
+    }
+
+    pub fn take_series(&mut self, name: &str, points: Vec<Point>) {
+        let series = series::ALL.into_iter().find(|series| series.name == name);
+        self.series.extend(series.map(|series| (series, points)));
+    }
+
+    pub fn fail(&mut self, what: String) {
+        self.failed.push(what);
+    }
+
+    pub fn note(&mut self, what: String) {
+        self.notes.push(what);
     }
 
     pub fn take(&mut self, sample: Sample) {
@@ -91,11 +117,13 @@ impl Report {
         self.samples.entry(sample.scenario.clone()).or_default().push(sample);
     }
 
-    fn of(&self, scenario: &str) -> &[Sample] {
+    /// All samples of a scenario.
+    pub fn of(&self, scenario: &str) -> &[Sample] {
         self.samples.get(scenario).map_or(&[], Vec::as_slice)
     }
 
-    fn rate(&self, scenario: &str) -> f64 {
+    /// Its rate in the median round; 0 when it was not measured.
+    pub fn rate(&self, scenario: &str) -> f64 {
         median(self.of(scenario).iter().map(|sample| sample.rate))
     }
 
@@ -111,8 +139,18 @@ impl Report {
 
     /// Nobody was left without an answer, and every world's books agreed.
     pub fn is_clean(&self) -> bool {
-        let all = || self.samples.values().flatten();
-        all().all(|sample| sample.failures == 0 && sample.differences.unwrap_or(0) == 0)
+        let points = self
+            .series
+            .iter()
+            .flat_map(|(_, points)| points.iter().map(|point| &point.sample));
+        let mut all = self.samples.values().flatten().chain(points);
+        self.failed.is_empty() && all.all(|sample| sample.failures == 0 && sample.differences.unwrap_or(0) == 0)
+    }
+
+    /// A median over the rounds of a scenario, where it was measured.
+    pub fn median_of(&self, scenario: &str, pick: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
+        let all: Vec<f64> = self.of(scenario).iter().filter_map(pick).collect();
+        (!all.is_empty()).then(|| median(all.into_iter()))
     }
 
     /// The table.
@@ -129,39 +167,24 @@ impl Report {
         ]);
         let mut notes = String::new();
         for scenario in &self.order {
-            let samples = self.of(scenario);
-            let rates: Vec<f64> = samples.iter().map(|sample| sample.rate).collect();
-            let latency = |pick: fn(&bench::tally::Latency) -> f64| {
-                let all: Vec<f64> = samples
-                    .iter()
-                    .filter_map(|sample| sample.latency.as_ref().map(pick))
-                    .collect();
-                if all.is_empty() {
-                    String::new()
-                } else {
-                    format!("{:.1}", median(all.into_iter()))
-                }
-            };
-            let used = medians(samples.iter().map(|sample| &sample.cpu_us));
-            let used: Vec<String> = used.iter().map(|(name, us)| format!("{name} {us:.1}")).collect();
-            table.add_row([
-                scenario.clone(),
-                whole(self.rate(scenario)),
-                format!("{:.0} %", 100.0 * spread(&rates)),
-                latency(|latency| latency.p50),
-                latency(|latency| latency.p99),
-                latency(|latency| latency.p999),
-                samples.iter().map(|sample| sample.failures).sum::<u64>().to_string(),
-                used.join(", "),
-            ]);
-            if let Some((ceiling, share)) = self.share(scenario) {
-                let _ = writeln!(notes, "  {scenario}: {:.0} % of {ceiling}", 100.0 * share);
+            table.add_row(self.row(scenario));
+            for line in self.remarks(scenario) {
+                let _ = writeln!(notes, "  {scenario}: {line}");
             }
-            let more: std::collections::BTreeSet<_> = samples.iter().flat_map(|sample| sample.more.keys()).collect();
-            for name in more {
-                let value = median(samples.iter().filter_map(|sample| sample.more.get(name).copied()));
-                let _ = writeln!(notes, "  {scenario}: {name} {value:.2}");
+        }
+        for (series, points) in &self.series {
+            let _ = writeln!(notes, "  {} ({})", series.name, series.x);
+            for point in points {
+                let _ = writeln!(notes, "    {:>20}  {}", point.at, series.words(point).join(", "));
             }
+        }
+        let trouble = self
+            .failed
+            .iter()
+            .map(|what| format!("FAILED {what}"))
+            .chain(self.notes.iter().cloned());
+        for line in trouble {
+            let _ = writeln!(notes, "  {line}");
         }
         let checked = self.samples.values().flatten().filter_map(|sample| sample.differences);
         let books = match checked.clone().count() {
@@ -170,6 +193,64 @@ impl Report {
         };
         let machine = self.about["machine"].as_str().unwrap_or_default();
         format!("{machine}\n{table}\n{notes}  {books}\n")
+    }
+
+    /// Scenarios in the order in which they were measured.
+    pub fn scenarios(&self) -> &[String] {
+        &self.order
+    }
+
+    pub fn series(&self) -> &[(Series, Vec<Point>)] {
+        &self.series
+    }
+
+    /// What failed, and what was left out.
+    pub fn trouble(&self) -> impl Iterator<Item = String> + '_ {
+        let failed = self.failed.iter().map(|what| format!("Failed: {what}"));
+        failed.chain(self.notes.iter().cloned())
+    }
+
+    /// One of the facts about the run.
+    pub fn about(&self, name: &str) -> String {
+        match &self.about[name] {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        }
+    }
+
+    /// A line of the table: name, rate, spread, three latencies, failures, processor time.
+    pub fn row(&self, scenario: &str) -> [String; 8] {
+        let samples = self.of(scenario);
+        let rates: Vec<f64> = samples.iter().map(|sample| sample.rate).collect();
+        let latency = |pick: fn(&Latency) -> f64| {
+            let median = self.median_of(scenario, |sample| sample.latency.as_ref().map(pick));
+            median.map_or_else(String::new, |ms| format!("{ms:.1}"))
+        };
+        let used = medians(samples.iter().map(|sample| &sample.cpu_us));
+        let used: Vec<String> = used.iter().map(|(name, us)| format!("{name} {us:.1}")).collect();
+        [
+            scenario.to_owned(),
+            whole(self.rate(scenario)),
+            format!("{:.0} %", 100.0 * spread(&rates)),
+            latency(|latency| latency.p50),
+            latency(|latency| latency.p99),
+            latency(|latency| latency.p999),
+            samples.iter().map(|sample| sample.failures).sum::<u64>().to_string(),
+            used.join(", "),
+        ]
+    }
+
+    /// What else is to be said of a scenario.
+    pub fn remarks(&self, scenario: &str) -> Vec<String> {
+        let samples = self.of(scenario);
+        let share = self.share(scenario);
+        let share = share.map(|(ceiling, share)| format!("{:.0} % of {ceiling}", 100.0 * share));
+        let names: std::collections::BTreeSet<_> = samples.iter().flat_map(|sample| sample.more.keys()).collect();
+        let more = names.into_iter().filter_map(|name| {
+            let value = self.median_of(scenario, |sample| sample.more.get(name).copied())?;
+            Some(format!("{name} {}", plot::short(value)))
+        });
+        share.into_iter().chain(more).collect()
     }
 
     /// Everything, each round too.
@@ -193,9 +274,23 @@ impl Report {
                 })).collect::<Vec<_>>(),
             })
         };
+        let point = |point: &Point| {
+            json!({
+                "at": point.at,
+                "per_second": point.sample.rate,
+                "latency_ms": point.sample.latency,
+                "failures": point.sample.failures,
+                "cpu_us": point.sample.cpu_us,
+                "more": point.sample.more,
+            })
+        };
+        let series = |(series, points): &(Series, Vec<Point>)| json!({ "name": series.name, "x": series.x, "points": points.iter().map(point).collect::<Vec<_>>() });
         json!({
             "about": self.about,
             "scenarios": self.order.iter().map(scenario).collect::<Vec<_>>(),
+            "series": self.series.iter().map(series).collect::<Vec<_>>(),
+            "failed": self.failed,
+            "notes": self.notes,
         })
     }
 }

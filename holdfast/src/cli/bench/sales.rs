@@ -6,7 +6,7 @@ use std::{
 };
 
 use bench::{
-    cpu,
+    cpu, files,
     load::{self, Length, Pace},
     tally::Tally,
 };
@@ -23,40 +23,37 @@ const STORM: &str = "bench-storm";
 const STORM_UNITS: i64 = 1_000;
 const MIB: f64 = 1_048_576.0;
 
-/// Plays the sales of a round in one world, then verifies it.
-pub async fn run(
-    connections: &Connections,
-    plan: &Plan,
-    scenarios: impl Iterator<Item = &Scenario>,
-    step: &mut impl FnMut(&str),
-    samples: &mut Vec<Sample>,
-) -> anyhow::Result<()> {
-    let mut world = World::new(connections, plan).await?;
+/// Plays a sale in a world of its own, then verifies it.
+pub async fn run(place: &Connections, plan: &Plan, scenario: &Scenario) -> anyhow::Result<Vec<Sample>> {
+    let mut world = World::new(place, plan, plan.lanes).await?;
+    if let Load::Storm { from_tail } = scenario.load {
+        files::allow(plan.storm_connections)?; // Roles that start now inherit it.
+        world.set("HOLDFAST_SOLD_OUT_FROM_TAIL", from_tail);
+    }
+    let at_rest = open(&mut world).await?;
+    let mut sample = match scenario.load {
+        Load::Http {
+            skus,
+            connections,
+            pace,
+        } => sale(&world, plan, scenario.name, (skus, connections, pace)).await?,
+        _ => storm(&world, plan, scenario.name).await?,
+    };
+    sample.differences = Some(world.verify().await?);
+    sample.more.insert("roles at rest, MiB", at_rest);
+    sample.more.insert("roles at most, MiB", memory(&world).1);
+    world.end()?;
+    Ok(vec![sample])
+}
+
+/// Starts every role and stocks every SKU; returns the memory of the roles at rest, in MiB.
+pub async fn open(world: &mut World) -> anyhow::Result<f64> {
     world.start("all")?;
     world.ready().await?;
     tokio::time::sleep(Duration::from_secs(1)).await; // What a start costs is no sale's.
-    let at_rest = memory(&world).0;
+    let at_rest = memory(world).0;
     seed(world.http).await?;
-    let first = samples.len();
-    for scenario in scenarios {
-        step(scenario.name);
-        samples.push(match scenario.load {
-            Load::Http {
-                skus,
-                connections,
-                pace,
-            } => sale(&world, plan, scenario.name, (skus, connections, pace)).await?,
-            _ => storm(&world, plan).await?,
-        });
-    }
-    let differences = world.verify().await?;
-    let most = memory(&world).1;
-    for sample in &mut samples[first..] {
-        sample.differences = Some(differences);
-        sample.more.insert("roles at rest, MiB", at_rest);
-        sample.more.insert("roles at most, MiB", most);
-    }
-    world.end().await
+    Ok(at_rest)
 }
 
 /// Memory of all roles now, and the most that they had.
@@ -96,13 +93,14 @@ async fn seed(http: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn sale(
+/// Reservations of plenty over so many SKUs and connections.
+pub async fn sale(
     world: &World,
     plan: &Plan,
-    name: &'static str,
+    name: &str,
     (skus, connections, pace): (usize, usize, Pace),
 ) -> anyhow::Result<Sample> {
-    let http = world.http;
+    let (http, run_name) = (world.http, name.to_owned());
     let run = load::Plan {
         addr: http,
         connections,
@@ -117,7 +115,7 @@ async fn sale(
         } else {
             (number % skus as u64) as usize
         });
-        reserve(out, http, &sku, &format!("{name}-{number}"));
+        reserve(out, http, &sku, &format!("{run_name}-{number}"));
     })
     .await?;
     let usage = meter.stop(tally.all_answers);
@@ -131,11 +129,11 @@ async fn sale(
 /// Waits until Postgres has every event; how long that took is how far the persister was behind.
 async fn drain(world: &World) -> anyhow::Result<Duration> {
     let begun = Instant::now();
-    super::log::stored(&world.connections, &world.topics.events).await?;
+    super::log::stored(world).await?;
     Ok(begun.elapsed())
 }
 
-async fn storm(world: &World, plan: &Plan) -> anyhow::Result<Sample> {
+async fn storm(world: &World, plan: &Plan, name: &str) -> anyhow::Result<Sample> {
     let http = world.http;
     let run = load::Plan {
         addr: http,
@@ -151,14 +149,33 @@ async fn storm(world: &World, plan: &Plan) -> anyhow::Result<Sample> {
     .await?;
     let usage = meter.stop(tally.all_answers);
     drain(world).await?;
-    let mut sample = Sample::of_load("storm", &tally).with_usage(usage);
+    let mut sample = Sample::of_load(name, &tally).with_usage(usage);
     let sold = tally.answers(2);
     sample.failures += sold.abs_diff(STORM_UNITS.unsigned_abs());
     sample.more.insert("sold", sold as f64);
+    let refused = tally.answers(4) as f64 / tally.elapsed.as_secs_f64();
+    sample.more.insert("refusals a second", refused);
+    let from_tail = metric(http, "holdfast_ingress_sold_out_from_tail_total").await?;
+    sample.more.insert("refused from the tail's state", from_tail);
     sample
         .more
         .insert("sold out after, s", tally.last_success.as_secs_f64());
     Ok(sample)
+}
+
+/// The sum of a metric over its labels.
+async fn metric(http: SocketAddr, name: &str) -> anyhow::Result<f64> {
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let text = client
+        .get(format!("http://{http}/metrics"))
+        .send()
+        .await?
+        .text()
+        .await?;
+    let lines = text.lines().filter(|line| line.starts_with(name));
+    Ok(lines
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+        .sum())
 }
 
 fn reserve(out: &mut Vec<u8>, http: SocketAddr, sku: &str, key: &str) {

@@ -25,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct World {
     pub connections: Connections,
     pub topics: Topics,
+    pub lanes: u16,
     pub http: SocketAddr,
     settings: Vec<(String, String)>,
     roles: Vec<Role>,
@@ -72,7 +73,7 @@ fn command(connections: &Connections, arguments: &[&str]) -> anyhow::Result<Comm
         .env("HOLDFAST_REDIS_URL", connections.redis_url.expose())
         .env("HOLDFAST_REDIS_PREFIX", &connections.redis_prefix)
         .env("HOLDFAST_POSTGRES_URL", connections.postgres_url.expose())
-        .env("HOLDFAST_LOG", "warn")
+        .env("HOLDFAST_LOG", "error")
         .env_remove("HOLDFAST_TOKEN")
         .env_remove("HOLDFAST_ADMIN_ADDR")
         .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -81,7 +82,7 @@ fn command(connections: &Connections, arguments: &[&str]) -> anyhow::Result<Comm
 }
 
 /// Connections to places of its own on the same engines.
-pub fn apart(connections: &Connections) -> anyhow::Result<Connections> {
+fn apart(connections: &Connections) -> anyhow::Result<Connections> {
     let name = format!("bench{}", &plumbing::id::random().simple().to_string()[..8]);
     let (server, _) = connections
         .postgres_url
@@ -114,22 +115,41 @@ pub async fn create_database(connections: &Connections) -> anyhow::Result<()> {
     on_server(connections, "CREATE DATABASE").await
 }
 
-/// Deletes the database and the keys.
-pub async fn clear(connections: &Connections) -> anyhow::Result<()> {
-    let (url, prefix) = (
-        connections.redis_url.expose().to_owned(),
-        connections.redis_prefix.clone(),
-    );
+/// Gives `work` a place of its own on the engines, at most so long, and clears it whatever came of the work.
+pub async fn in_place<T>(
+    connections: &Connections,
+    limit: Duration,
+    work: impl AsyncFnOnce(&Connections) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let place = apart(connections)?;
+    let worked = tokio::time::timeout(limit, work(&place)).await;
+    let cleared = clear(&place).await;
+    let result = worked.with_context(|| format!("not done within {} s", limit.as_secs()))??;
+    cleared.context("what it left cannot be deleted")?;
+    Ok(result)
+}
+
+/// Deletes the topics, the keys and the database.
+async fn clear(place: &Connections) -> anyhow::Result<()> {
+    let topics = Topics::with_prefix(&place.topic_prefix);
+    let raw = raw_topics(place);
+    let all = [&topics.commands, &topics.events, &topics.dead_letters]
+        .into_iter()
+        .chain(&raw);
+    let all: Vec<&str> = all.map(String::as_str).collect();
+    admin::delete_topics(&place.kafka_brokers, &all).await?;
+    let (url, prefix) = (place.redis_url.expose().to_owned(), place.redis_prefix.clone());
     task::thread("clear-redis", move || clear_redis(&url, &prefix)).await??;
-    let (server, name) = connections
-        .postgres_url
-        .expose()
-        .rsplit_once('/')
-        .context("a database")?;
+    let (server, name) = place.postgres_url.expose().rsplit_once('/').context("a database")?;
     let mut server = PgConnection::connect(&format!("{server}/postgres")).await?;
     let statement = format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)");
     sqlx::query(AssertSqlSafe(statement)).execute(&mut server).await?;
     Ok(server.close().await?)
+}
+
+/// Topics of a place that are no pipeline's: those of the ceilings.
+pub fn raw_topics(place: &Connections) -> [String; 2] {
+    ["from", "to"].map(|name| format!("{}{name}", place.topic_prefix))
 }
 
 fn clear_redis(url: &str, prefix: &str) -> anyhow::Result<()> {
@@ -170,25 +190,27 @@ pub fn baseline(connections: &Connections, name: &str) -> anyhow::Result<(Role, 
 }
 
 impl World {
-    /// Topics, schemas and tables, and nobody at work.
-    pub async fn new(connections: &Connections, plan: &Plan) -> anyhow::Result<Self> {
-        let connections = apart(connections)?;
-        let options = TopicOptions {
-            lanes: plan.lanes,
-            replication: 1,
-        };
-        setup::topics(&connections, options).await?;
-        setup::schemas(&connections).await?;
-        create_database(&connections).await?;
-        setup::migrate(&connections).await?;
+    /// Topics, schemas and tables in a place, and nobody at work.
+    pub async fn new(place: &Connections, plan: &Plan, lanes: u16) -> anyhow::Result<Self> {
+        let options = TopicOptions { lanes, replication: 1 };
+        setup::topics(place, options).await?;
+        setup::schemas(place).await?;
+        create_database(place).await?;
+        setup::migrate(place).await?;
         let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         Ok(Self {
-            topics: Topics::with_prefix(&connections.topic_prefix),
-            connections,
+            topics: Topics::with_prefix(&place.topic_prefix),
+            connections: place.clone(),
+            lanes,
             http: free,
             settings: plan.settings.clone(),
             roles: Vec::new(),
         })
+    }
+
+    /// Roles that start from now on get this in their environment.
+    pub fn set(&mut self, name: &str, value: impl ToString) {
+        self.settings.push((name.to_owned(), value.to_string()));
     }
 
     /// Starts a role, or `all`.
@@ -250,13 +272,16 @@ impl World {
         Ok(report.differences.len() as u64 + report.more_differences)
     }
 
-    /// Ends the roles and deletes what they left.
-    pub async fn end(mut self) -> anyhow::Result<()> {
-        for role in self.roles.drain(..) {
-            role.end()?;
-        }
-        let topics = [&*self.topics.commands, &*self.topics.events, &*self.topics.dead_letters];
-        admin::delete_topics(&self.connections.kafka_brokers, &topics).await?;
-        clear(&self.connections).await
+    /// Ends a role.
+    pub fn stop(&mut self, name: &str) -> anyhow::Result<()> {
+        let index = self.roles.iter().position(|role| role.name == name);
+        self.roles
+            .remove(index.with_context(|| format!("no {name} is at work"))?)
+            .end()
+    }
+
+    /// Ends all roles.
+    pub fn end(mut self) -> anyhow::Result<()> {
+        self.roles.drain(..).try_for_each(Role::end)
     }
 }
