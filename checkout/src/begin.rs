@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use domain::{CommandBody, HoldId, HoldState, Text, payment::PaymentState};
-use plumbing::failpoint;
+use plumbing::{failpoint, time};
 use schemas::picture::{self, StoredHold};
 
 use crate::{
@@ -13,8 +13,6 @@ use crate::{
     store::{self, Payment},
 };
 
-/// After so long without a secret the worker takes a payment to be orphaned, in milliseconds.
-const ITS_MAKER_HAS_MS: i64 = 30_000;
 /// How long the picture may take to show what the log has.
 const PICTURE_WITHIN: Duration = Duration::from_secs(8);
 const LOOK_EVERY: Duration = Duration::from_millis(25);
@@ -28,11 +26,6 @@ pub(crate) enum Problem {
     /// 409.
     #[error("the hold is {0}: it cannot be paid")]
     Closed(&'static str),
-    /// 422.
-    #[error(
-        "the cart's SKUs live in several lanes, and such a cart cannot be paid by checkout yet: confirm it instead"
-    )]
-    SeveralLanes,
     /// 422.
     #[error("not every line of the hold has a price in one currency")]
     NoPrice,
@@ -89,18 +82,15 @@ async fn announce(
     stored: &StoredHold,
     capture_method: &str,
 ) -> Result<Option<Payment>, Problem> {
-    if stored.hold.terms.cart.is_some() {
-        return Err(Problem::SeveralLanes);
-    }
     match stored.hold.terms.state {
         HoldState::Held => {}
-        HoldState::Paying => return Ok(None),
+        HoldState::Pending | HoldState::Paying => return Ok(None),
         closed => return Err(Problem::Closed(closed.name())),
     }
     let (amount, currency) = store::price_of(&shared.pool, stored).await?.ok_or(Problem::NoPrice)?;
     let attempt = store::next_attempt(&shared.pool, hold_id).await?;
     let payment = Payment {
-        payment_ref: format!("pay-{hold_id}-{attempt}"),
+        payment_ref: store::reference_of(hold_id, attempt),
         hold_id,
         hold_attempt: stored.hold.terms.attempt,
         state: PaymentState::Beginning,
@@ -110,10 +100,11 @@ async fn announce(
         currency,
         capture_method: capture_method.to_owned(),
         retaken: None,
+        created_at: time::now_ms(),
         news: 0,
         tries: 0,
     };
-    let is_new = store::insert(&shared.pool, &payment, attempt, ITS_MAKER_HAS_MS).await?;
+    let is_new = store::insert(&shared.pool, &payment, attempt, shared.lease_ms()).await?;
     Ok(is_new.then_some(payment))
 }
 
@@ -138,7 +129,7 @@ async fn try_make(shared: &Shared, payment: &Payment) -> Result<Payment, Problem
     let begin = CommandBody::BeginPayment {
         hold_id: payment.hold_id,
         payment_ref: Text::parse("payment_ref", &payment.payment_ref).map_err(anyhow::Error::from)?,
-        cap_ms: i64::try_from(shared.options.payment_cap_seconds).unwrap_or(i64::MAX / 1_000) * 1_000,
+        cap_ms: shared.cap_ms(),
     };
     shared
         .outbox
@@ -148,12 +139,7 @@ async fn try_make(shared: &Shared, payment: &Payment) -> Result<Payment, Problem
     await_paying(shared, payment).await?;
     let created = shared
         .stripe
-        .create(
-            &payment.payment_ref,
-            payment.amount,
-            &payment.currency,
-            &payment.capture_method,
-        )
+        .create(payment)
         .await
         .map_err(|error| Problem::Later(error.to_string()))?;
     failpoint::reach("checkout.intent_created");

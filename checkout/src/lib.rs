@@ -1,13 +1,16 @@
 //! Checkout: money, and nothing else.
 //!
 //! In     HTTP calls, Stripe's webhooks; Postgres' picture of holds; Stripe's intents, read whenever it is in doubt.
-//! Out    `inventory.commands.v1`: BeginPayment, AbortPayment, Confirm, Reserve (late money), RequireRefund; calls of Stripe.
-//! Owns   the tables `prices`, `payments`, `payment_steps`, `webhook_events`.
+//! Out    `inventory.commands.v1`: BeginPayment, AbortPayment, Confirm, Reserve (late money), Unallocate (no money),
+//!        RequireRefund; calls of Stripe.
+//! Owns   the tables `prices`, `payments`, `payment_steps`, `webhook_events`; of `refund_requests` what became of them.
 //!
 //! ```text
 //! routes -> begin   POST checkout: row -> BeginPayment -> intent -> the buyer's secret
 //!        -> webhook signature -> stored once -> the row is due now
 //! worker            due rows, leased: read Stripe and the picture -> domain::payment::next -> one step -> again
+//! refunds           given up orders and sales taken back -> their payments are due, and go back
+//! reconcile         Stripe's own list -> rows for intents that no row knows
 //! ```
 //!
 //! A webhook moves nothing by itself: it wakes the worker, which reads the intent from Stripe. So neither its order, its
@@ -15,6 +18,8 @@
 
 mod begin;
 mod outbox;
+mod reconcile;
+mod refunds;
 mod routes;
 mod signature;
 mod store;
@@ -22,10 +27,11 @@ mod stripe;
 mod webhook;
 mod worker;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::Context as _;
-use axum::Router;
+use axum::{Router, http::HeaderMap};
+use domain::Millis;
 use plumbing::{
     config::{Connections, SecretUrl},
     postgres,
@@ -83,7 +89,12 @@ pub struct Options {
           value_parser = clap::value_parser!(u64).range(1..=600))]
     pub reconcile_seconds: u64,
 
-    /// How long a payment is one worker's, in seconds: after a crash another goes on then
+    /// How often Stripe's list of intents is looked through for what no row knows, in seconds
+    #[arg(long, env = "HOLDFAST_STRIPE_LIST_SECONDS", default_value_t = 300, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub stripe_list_seconds: u64,
+
+    /// How long a payment is one worker's, or its maker's, in seconds: after a crash another goes on then
     #[arg(long, env = "HOLDFAST_CHECKOUT_LEASE_SECONDS", default_value_t = 60, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=600))]
     pub checkout_lease_seconds: u64,
@@ -102,27 +113,30 @@ pub(crate) struct Shared {
     pub(crate) stripe: stripe::Stripe,
     pub(crate) outbox: outbox::Outbox,
     pub(crate) options: Options,
-    /// What callers must show.
-    pub(crate) token: Option<String>,
+}
+
+fn ms(seconds: u64) -> Millis {
+    i64::try_from(seconds).expect("options are small") * 1_000
 }
 
 impl Shared {
-    pub(crate) fn lease(&self) -> Duration {
-        Duration::from_secs(self.options.checkout_lease_seconds)
+    /// How long a payment is one worker's, and one that is begun its maker's, in milliseconds.
+    pub(crate) fn lease_ms(&self) -> Millis {
+        ms(self.options.checkout_lease_seconds)
+    }
+
+    /// How long a buyer may take, in milliseconds.
+    pub(crate) fn cap_ms(&self) -> Millis {
+        ms(self.options.payment_cap_seconds)
     }
 }
 
 impl Checkout {
-    /// Prepares; nothing is connected yet. `token`: what callers of the routes must show.
+    /// Prepares; nothing is connected yet.
     ///
     /// # Errors
     /// A URL that cannot be used.
-    pub fn new(
-        connections: &Connections,
-        options: Options,
-        token: Option<String>,
-        context: Context,
-    ) -> anyhow::Result<Self> {
+    pub fn new(connections: &Connections, options: Options, context: Context) -> anyhow::Result<Self> {
         let pool =
             postgres::connect_lazy(&connections.postgres_url, "holdfast-checkout", 6).context("the URL of Postgres")?;
         let shared = Shared {
@@ -130,7 +144,6 @@ impl Checkout {
             stripe: stripe::Stripe::new(options.stripe_url.expose(), options.stripe_secret_key.expose())?,
             outbox: outbox::Outbox::new(&connections.kafka_brokers, &connections.topic_prefix)?,
             options,
-            token,
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -139,9 +152,9 @@ impl Checkout {
         })
     }
 
-    /// The calls, to be served beside the ingress'.
-    pub fn router(&self) -> Router {
-        routes::router(Arc::clone(&self.shared))
+    /// The calls, for the process that serves HTTP. `is_let_in` judges every call but Stripe's by its headers.
+    pub fn router(&self, is_let_in: impl Fn(&HeaderMap) -> bool + Send + Sync + 'static) -> Router {
+        routes::router(Arc::clone(&self.shared), Arc::new(is_let_in))
     }
 
     /// Works until the stop.
@@ -158,5 +171,5 @@ impl Checkout {
 /// # Errors
 /// As [`Checkout::new`] and [`Checkout::run`].
 pub async fn run(connections: Connections, options: Options, context: Context) -> anyhow::Result<()> {
-    Checkout::new(&connections, options, None, context)?.run().await
+    Checkout::new(&connections, options, context)?.run().await
 }

@@ -36,14 +36,15 @@ impl Outbox {
         let _known = self.codec.set(codec);
     }
 
-    /// Sends into the hold's lane and waits until the log has it. The lane refuses or repeats what it has decided already.
+    /// Sends into the hold's lane and waits until the log has it; its offset there. The lane refuses or repeats what it has
+    /// decided already.
     pub(crate) async fn send(
         &self,
         tenant: &Tenant,
         hold_id: HoldId,
         id: Option<Key>,
         body: CommandBody,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<i64> {
         let codec = self
             .codec
             .get()
@@ -71,7 +72,6 @@ impl Outbox {
             value: Some(&codec.encode_command(&command)),
             headers: &headers,
         })?;
-        sent.await?;
-        Ok(())
+        Ok(sent.await?.offset)
     }
 }

@@ -22,8 +22,21 @@ pub(crate) struct Payment {
     pub(crate) currency: String,
     pub(crate) capture_method: String,
     pub(crate) retaken: Option<HoldId>,
+    pub(crate) created_at: Millis,
     pub(crate) news: i64,
     pub(crate) tries: i32,
+}
+
+/// The reference of a hold's payment, which says both.
+pub(crate) fn reference_of(hold_id: HoldId, attempt: i32) -> String {
+    format!("pay-{hold_id}-{attempt}")
+}
+
+/// What a reference says; none: it is not one of ours.
+pub(crate) fn said_by(reference: &str) -> Option<(HoldId, i32)> {
+    let (hold_id, attempt) = reference.strip_prefix("pay-")?.rsplit_once('-')?;
+    let said = (HoldId::parse(hold_id).ok()?, attempt.parse().ok()?);
+    (reference_of(said.0, said.1) == reference).then_some(said)
 }
 
 impl Payment {
@@ -44,6 +57,7 @@ impl Payment {
                 .try_get::<Option<Uuid>, _>("retaken_hold_id")?
                 .map(hold)
                 .transpose()?,
+            created_at: row.try_get("created_at")?,
             news: row.try_get("news")?,
             tries: row.try_get("tries")?,
         })
@@ -60,11 +74,11 @@ pub(crate) async fn newest(pool: &PgPool, hold_id: HoldId) -> anyhow::Result<Opt
 /// What a hold costs: of every line its price, or none when a price is missing or currencies differ.
 pub(crate) async fn price_of(pool: &PgPool, stored: &StoredHold) -> anyhow::Result<Option<(i64, String)>> {
     let mut sum: Option<(i64, String)> = None;
-    for (sku, quantity) in &stored.hold.lines {
+    for (sku, quantity) in stored.hold.all_lines() {
         let Some((amount, currency)) = price(pool, &stored.hold.tenant, sku.as_str()).await? else {
             return Ok(None);
         };
-        let Some(line) = amount.checked_mul(*quantity) else {
+        let Some(line) = amount.checked_mul(quantity) else {
             return Ok(None);
         };
         sum = match sum {
@@ -84,6 +98,22 @@ pub(crate) async fn price(pool: &PgPool, tenant: &Tenant, sku: &str) -> Result<O
         .bind(tenant.as_str())
         .bind(sku)
         .fetch_optional(pool)
+        .await
+}
+
+/// Prices after a SKU, ascending by SKU.
+pub(crate) async fn prices(
+    pool: &PgPool,
+    tenant: &Tenant,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<(String, i64, String)>, sqlx::Error> {
+    let query = "SELECT sku, amount, currency FROM prices WHERE tenant = $1 AND sku > $2 ORDER BY sku LIMIT $3";
+    sqlx::query_as(query)
+        .bind(tenant.as_str())
+        .bind(after)
+        .bind(limit)
+        .fetch_all(pool)
         .await
 }
 
@@ -107,17 +137,17 @@ pub(crate) async fn set_price(
         .map(drop)
 }
 
-/// Writes a new payment down before the log hears of it. False: another one of this hold is open.
+/// Writes a new payment down. False: it is there, or another one of this hold is open.
 pub(crate) async fn insert(
     pool: &PgPool,
     payment: &Payment,
     attempt: i32,
     its_maker_has: Millis,
 ) -> Result<bool, sqlx::Error> {
-    let now = time::now_ms();
-    let query = "INSERT INTO payments (payment_ref, hold_id, hold_attempt, attempt, state, amount, currency, \
-                 capture_method, created_at, updated_at, next_at) \
-                 VALUES ($1, $2, $3, $4, 'beginning', $5, $6, $7, $8, $8, $9) ON CONFLICT DO NOTHING";
+    let now = payment.created_at;
+    let query = "INSERT INTO payments (payment_ref, hold_id, hold_attempt, attempt, state, intent_id, client_secret, amount, \
+                 currency, capture_method, created_at, updated_at, next_at) \
+                 VALUES ($1, $2, $3, $4, $10, $11, $12, $5, $6, $7, $8, $8, $9) ON CONFLICT DO NOTHING";
     let done = sqlx::query(query)
         .bind(&payment.payment_ref)
         .bind(payment.hold_id.uuid())
@@ -128,6 +158,9 @@ pub(crate) async fn insert(
         .bind(&payment.capture_method)
         .bind(now)
         .bind(now + its_maker_has)
+        .bind(payment.state.name())
+        .bind(&payment.intent_id)
+        .bind(&payment.client_secret)
         .execute(pool)
         .await?;
     Ok(done.rows_affected() == 1)
@@ -153,6 +186,32 @@ pub(crate) async fn open(pool: &PgPool, payment_ref: &str, intent: &str, secret:
         .execute(pool)
         .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// Notes the intent of a payment whose maker did not come to it. One that was given up is opened again, so that the worker
+/// ends the intent. False: it has one, or another payment of the hold is open and goes first.
+pub(crate) async fn adopt(pool: &PgPool, payment_ref: &str, intent: &str) -> Result<bool, sqlx::Error> {
+    let query = "UPDATE payments AS p SET intent_id = $2, state = CASE state WHEN 'aborted' THEN 'aborting' ELSE state END, \
+                 news = news + 1, next_at = 0, updated_at = $3 WHERE payment_ref = $1 AND intent_id IS NULL \
+                 AND NOT EXISTS (SELECT FROM payments AS o WHERE o.hold_id = p.hold_id AND o.payment_ref <> p.payment_ref \
+                 AND o.state IN ('beginning', 'pending', 'aborting', 'returning'))";
+    let done = sqlx::query(query)
+        .bind(payment_ref)
+        .bind(intent)
+        .bind(time::now_ms())
+        .execute(pool)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Of these payments those that have a row, with its intent.
+pub(crate) async fn known(
+    pool: &PgPool,
+    payment_refs: &[String],
+) -> Result<std::collections::HashMap<String, Option<String>>, sqlx::Error> {
+    let query = "SELECT payment_ref, intent_id FROM payments WHERE payment_ref = ANY($1)";
+    let rows: Vec<(String, Option<String>)> = sqlx::query_as(query).bind(payment_refs).fetch_all(pool).await?;
+    Ok(rows.into_iter().collect())
 }
 
 /// Moves a payment on; what has moved meanwhile stays.
@@ -284,8 +343,34 @@ pub(crate) async fn served(
         _ if attempt.is_some_and(|attempt| attempt != terms.attempt) => Served::Over,
         HoldState::Held => Served::Open,
         HoldState::Paying if is_ours => Served::Open,
-        HoldState::Paying => Served::Busy,
+        HoldState::Pending | HoldState::Paying => Served::Busy,
         HoldState::Confirmed | HoldState::Shipped if is_ours => Served::Ours,
         _ => Served::Over,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_says_its_hold_and_its_number_and_nothing_else_does() {
+        let hold_id = HoldId::of(
+            domain::Lane::new(3).expect("a lane"),
+            &Tenant::parse("default").expect("a tenant"),
+            &domain::Key::parse("key", "k").expect("a key"),
+        );
+        let reference = reference_of(hold_id, 12);
+        assert_eq!(said_by(&reference), Some((hold_id, 12)));
+        for other in [
+            "",
+            "pay-",
+            "payment-1",
+            &format!("pay-{hold_id}"),
+            &format!("pay-{hold_id}-012"),
+            &format!("{reference}x"),
+        ] {
+            assert_eq!(said_by(other), None, "{other}");
+        }
+    }
 }

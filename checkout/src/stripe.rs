@@ -7,7 +7,14 @@ use domain::payment::Intent;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
+use crate::store::Payment;
+
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Names of what an intent's metadata says.
+const PAYMENT_REF: &str = "payment_ref";
+const HOLD_ATTEMPT: &str = "hold_attempt";
+/// Of a list.
+const PAGE: usize = 100;
 
 /// A client of one account.
 pub(crate) struct Stripe {
@@ -34,6 +41,41 @@ pub(crate) enum Error {
 pub(crate) struct Created {
     pub(crate) id: String,
     pub(crate) client_secret: String,
+}
+
+/// An intent as a list shows it.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) id: String,
+    /// When it was made, in seconds.
+    pub(crate) created: i64,
+    pub(crate) status: String,
+    /// The payment that it was made for; none: it is not one of ours.
+    pub(crate) payment_ref: Option<String>,
+    /// Of the hold.
+    pub(crate) hold_attempt: Option<i64>,
+    pub(crate) client_secret: Option<String>,
+    pub(crate) amount: i64,
+    pub(crate) currency: String,
+    pub(crate) capture_method: String,
+}
+
+impl Listed {
+    fn read(intent: &Value) -> Result<Self, Error> {
+        let text = |name: &'static str| intent[name].as_str().map(str::to_owned).ok_or(Error::Strange(name));
+        let noted = |name: &str| intent["metadata"][name].as_str().map(str::to_owned);
+        Ok(Self {
+            id: text("id")?,
+            created: intent["created"].as_i64().ok_or(Error::Strange("created"))?,
+            status: text("status")?,
+            payment_ref: noted(PAYMENT_REF),
+            hold_attempt: noted(HOLD_ATTEMPT).and_then(|attempt| attempt.parse().ok()),
+            client_secret: intent["client_secret"].as_str().map(str::to_owned),
+            amount: intent["amount"].as_i64().ok_or(Error::Strange("amount"))?,
+            currency: text("currency")?,
+            capture_method: text("capture_method")?,
+        })
+    }
 }
 
 impl Stripe {
@@ -81,24 +123,18 @@ impl Stripe {
         Ok(answer.json().await?)
     }
 
-    /// An intent that the buyer's browser can pay. `payment_ref` is its idempotency key.
-    pub(crate) async fn create(
-        &self,
-        payment_ref: &str,
-        amount: i64,
-        currency: &str,
-        capture_method: &str,
-    ) -> Result<Created, Error> {
-        let amount = amount.to_string();
+    /// An intent that the buyer's browser can pay. The payment's reference is its idempotency key.
+    pub(crate) async fn create(&self, payment: &Payment) -> Result<Created, Error> {
+        let (amount, attempt) = (payment.amount.to_string(), payment.hold_attempt.to_string());
         let form = [
             ("amount", amount.as_str()),
-            ("currency", currency),
-            ("capture_method", capture_method),
-            ("metadata[payment_ref]", payment_ref),
+            ("currency", &payment.currency),
+            ("capture_method", &payment.capture_method),
+            ("metadata[payment_ref]", &payment.payment_ref),
+            ("metadata[hold_attempt]", &attempt),
         ];
-        let intent = self
-            .call(Method::POST, "/v1/payment_intents", Some((payment_ref, &form)))
-            .await?;
+        let write = Some((payment.payment_ref.as_str(), form.as_slice()));
+        let intent = self.call(Method::POST, "/v1/payment_intents", write).await?;
         let text = |name: &'static str| intent[name].as_str().map(str::to_owned).ok_or(Error::Strange(name));
         Ok(Created {
             id: text("id")?,
@@ -116,20 +152,37 @@ impl Stripe {
             Some("processing") => Intent::Processing,
             Some("requires_capture") => Intent::Authorised,
             Some("canceled") => Intent::Cancelled,
-            Some("succeeded") if self.is_refunded(id).await? => Intent::Refunded,
-            Some("succeeded") => Intent::Succeeded,
+            Some("succeeded") => {
+                let paid = intent["amount"].as_i64().ok_or(Error::Strange("amount"))?;
+                match self.refunds(id).await?.back >= paid {
+                    true => Intent::Refunded,
+                    false => Intent::Succeeded,
+                }
+            }
             _ => return Err(Error::Strange("known status")),
         })
     }
 
-    async fn is_refunded(&self, id: &str) -> Result<bool, Error> {
-        let refunds = self
-            .call(Method::GET, &format!("/v1/refunds?payment_intent={id}"), None)
-            .await?;
+    /// A page of intents, those after `after`, and whether there are more.
+    pub(crate) async fn list(&self, after: Option<&str>) -> Result<(Vec<Listed>, bool), Error> {
+        let after = after.map(|id| format!("&starting_after={id}")).unwrap_or_default();
+        let path = format!("/v1/payment_intents?limit={PAGE}{after}");
+        let page = self.call(Method::GET, &path, None).await?;
+        let intents = page["data"].as_array().ok_or(Error::Strange("data"))?;
+        let has_more = page["has_more"].as_bool().ok_or(Error::Strange("has_more"))?;
+        Ok((intents.iter().map(Listed::read).collect::<Result<_, _>>()?, has_more))
+    }
+
+    async fn refunds(&self, id: &str) -> Result<Refunds, Error> {
+        let path = format!("/v1/refunds?payment_intent={id}&limit={PAGE}");
+        let refunds = self.call(Method::GET, &path, None).await?;
         let refunds = refunds["data"].as_array().ok_or(Error::Strange("data"))?;
-        Ok(refunds
-            .iter()
-            .any(|refund| !matches!(refund["status"].as_str(), Some("failed" | "canceled"))))
+        let failed = |refund: &&Value| matches!(refund["status"].as_str(), Some("failed" | "canceled"));
+        let good = refunds.iter().filter(|refund| !failed(refund));
+        Ok(Refunds {
+            back: good.filter_map(|refund| refund["amount"].as_i64()).sum(),
+            tried: refunds.len(),
+        })
     }
 
     /// Takes the reserved money.
@@ -152,13 +205,27 @@ impl Stripe {
         .await
     }
 
-    /// Gives the money back, all of it.
+    /// Gives back what of the money is not back yet. One key for each refund that did not come about: Stripe answers a key
+    /// that it knows with what it said before.
     pub(crate) async fn refund(&self, id: &str) -> Result<(), Error> {
-        self.post("/v1/refunds", &format!("{id}-refund"), &[("payment_intent", id)])
-            .await
+        let tried = self.refunds(id).await?.tried;
+        self.post(
+            "/v1/refunds",
+            &format!("{id}-refund-{tried}"),
+            &[("payment_intent", id)],
+        )
+        .await
     }
 
     async fn post(&self, path: &str, key: &str, form: &[(&str, &str)]) -> Result<(), Error> {
         self.call(Method::POST, path, Some((key, form))).await.map(drop)
     }
+}
+
+/// The refunds of an intent.
+struct Refunds {
+    /// What is back, or on its way, in the smallest coin.
+    back: i64,
+    /// How many there were, also those that failed.
+    tried: usize,
 }

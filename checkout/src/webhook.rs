@@ -7,7 +7,7 @@ use axum::{
     extract::State,
     http::{HeaderMap, StatusCode},
 };
-use plumbing::time;
+use plumbing::{task, time};
 use serde_json::Value;
 
 use crate::{Shared, signature, store};
@@ -34,10 +34,19 @@ pub(crate) async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMa
         Some("payment_intent") => object["id"].as_str(),
         _ => object["payment_intent"].as_str(),
     };
-    match store::note_event(&shared.pool, id, kind, intent).await {
-        Ok(()) => StatusCode::OK,
-        Err(error) => {
+    let (id, kind, intent) = (id.to_owned(), kind.to_owned(), intent.map(str::to_owned));
+    // A task: a sender who hangs up does not stop a transaction half-way.
+    let noting = task::spawn("webhook", async move {
+        store::note_event(&shared.pool, &id, &kind, intent.as_deref()).await
+    });
+    match noting.await {
+        Ok(Ok(())) => StatusCode::OK,
+        Ok(Err(error)) => {
             tracing::warn!(%error, "a webhook could not be stored; Stripe sends it again");
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        Err(error) => {
+            tracing::error!(%error, "a webhook's task failed; Stripe sends it again");
             StatusCode::SERVICE_UNAVAILABLE
         }
     }

@@ -1,9 +1,13 @@
 //! The worker: takes a due payment, reads Stripe and the picture, does the one step that `domain::payment` says.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use anyhow::Context as _;
 use domain::{
-    CommandBody, HoldId, Key, Line, Lines, Policy, Quantity, Reserve, Text,
+    CommandBody, HoldId, HoldState, Key, Line, Lines, Policy, Quantity, Reserve, Text,
     payment::{Action, Intent, PaymentState, Served, Situation, next},
 };
 use plumbing::{
@@ -16,12 +20,12 @@ use plumbing::{
     wait::{self, Attempt},
 };
 use schemas::{
-    Codec, Registry,
+    Codec, Registry, Topics,
     picture::{self, StoredHold},
 };
 
 use crate::{
-    Shared,
+    Shared, reconcile, refunds,
     store::{self, Payment},
 };
 
@@ -33,18 +37,26 @@ const SOON_MS: i64 = 50;
 const UNSETTLED_MS: i64 = 250;
 /// How long the units that were taken again for late money are kept for their confirmation.
 const RETAKEN_MS: i64 = 300_000;
+/// How soon to look again whether a sale was taken back.
+const TAKEN_BACK_MS: i64 = 3_000;
+/// A buyer who has not paid so long after the cap will not, in milliseconds.
+const GRACE_MS: i64 = 60_000;
+/// How long the log and its picture may take to decide a command; less than the shortest useful lease.
+const DECIDED_WITHIN: Duration = Duration::from_secs(8);
+const LOOK_EVERY: Duration = Duration::from_millis(25);
 const IDLE: Duration = Duration::from_millis(100);
+const ON_FAILURE: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(shared: Arc<Shared>, connections: Connections, context: Context) -> anyhow::Result<()> {
-    let registry = Registry::new(connections.registry_url.expose())?;
+    let topics = Topics::with_prefix(&connections.topic_prefix);
+    let registry = Registry::new(connections.registry_url.expose()).context("the URL of the registry")?;
+    let kafka_health = context.health.component("kafka");
     let registry_health = context.health.component("registry");
     let postgres_health = context.health.component("postgres");
+    postgres_health.down("not asked yet");
     let codec = wait::until(&registry_health, &context.stop, || async {
         let connected = Codec::connect(registry.clone(), &connections.topic_prefix).await;
-        connected.map_err(|error| match error.is_transient() {
-            true => Attempt::again(error),
-            false => Attempt::Never(error.into()),
-        })
+        connected.map_err(|error| Attempt::of(error.is_transient(), error))
     });
     let Some(codec) = codec.await? else {
         return Ok(()); // Asked to stop while waiting.
@@ -56,31 +68,37 @@ pub(crate) async fn run(shared: Arc<Shared>, connections: Connections, context: 
         tasks.spawn(format!("payments-{number}"), async move {
             while !stop.is_requested() {
                 match work(&shared).await {
-                    Ok(true) => health.up(),
-                    Ok(false) => {
+                    Ok(is_busy) => {
                         health.up();
-                        rest(&stop, IDLE).await;
+                        if !is_busy {
+                            rest(&stop, IDLE).await;
+                        }
                     }
                     Err(error) => {
                         health.down(&error);
-                        rest(&stop, Duration::from_secs(1)).await;
+                        rest(&stop, ON_FAILURE).await;
                     }
                 }
             }
             Ok(())
         });
     }
+    tasks.spawn("refunds", refunds::run(Arc::clone(&shared), tasks.stop().clone()));
+    tasks.spawn("reconcile", reconcile::run(Arc::clone(&shared), tasks.stop().clone()));
+    let (brokers, topic, stop) = (connections.kafka_brokers, topics.commands, tasks.stop().clone());
+    tasks.thread("kafka", move || {
+        wait::watch_kafka("checkout", &brokers, &topic, &kafka_health, &stop)
+    });
     tasks.join_all(DRAIN_DEADLINE).await
 }
 
-async fn rest(stop: &Stop, time: Duration) {
+pub(crate) async fn rest(stop: &Stop, time: Duration) {
     stop.unless_requested(tokio::time::sleep(time)).await;
 }
 
 /// One step of one payment. False: none was due.
 async fn work(shared: &Shared) -> anyhow::Result<bool> {
-    let lease_ms = i64::try_from(shared.lease().as_millis())?;
-    let Some(payment) = store::lease(&shared.pool, lease_ms).await? else {
+    let Some(payment) = store::lease(&shared.pool, shared.lease_ms()).await? else {
         return Ok(false);
     };
     let now = time::now_ms();
@@ -95,7 +113,12 @@ async fn work(shared: &Shared) -> anyhow::Result<bool> {
         }
         Ok((action, _)) => {
             let step = format!("{action:?}");
-            store::release(&shared.pool, &payment, now + SOON_MS, Some(&step), None).await?;
+            let wait = if action == Action::TakeBack {
+                TAKEN_BACK_MS
+            } else {
+                SOON_MS
+            };
+            store::release(&shared.pool, &payment, now + wait, Some(&step), None).await?;
         }
         Err(error) => {
             tracing::warn!(payment = payment.payment_ref, %error, "a step of a payment failed; it is tried again");
@@ -125,6 +148,7 @@ async fn situation(shared: &Shared, payment: &Payment) -> anyhow::Result<Situati
         hold: store::served(pool, payment.hold_id, Some(payment.hold_attempt), reference).await?,
         retaken,
         is_refund_required: store::is_refund_required(pool, payment).await?,
+        is_overdue: time::now_ms() > payment.created_at + shared.cap_ms() + GRACE_MS,
     })
 }
 
@@ -145,6 +169,7 @@ async fn step(shared: &Shared, payment: &Payment) -> anyhow::Result<(Action, Sit
             confirm(shared, payment, hold_id).await?;
         }
         Action::Capture => shared.stripe.capture(intent).await?,
+        Action::TakeBack => take_back(shared, payment).await?,
         Action::GiveUp => finish(shared, payment, PaymentState::Returning).await?,
         Action::RequireRefund => require_refund(shared, payment).await?,
         Action::Refund => shared.stripe.refund(intent).await?,
@@ -164,6 +189,7 @@ fn reached(action: Action) {
         Action::Retake => "checkout.retaken",
         Action::ConfirmRetaken => "checkout.retaken_confirmed",
         Action::Capture => "checkout.captured",
+        Action::TakeBack => "checkout.taken_back",
         Action::GiveUp => "checkout.given_up",
         Action::RequireRefund => "checkout.refund_required",
         Action::Refund => "checkout.refunded",
@@ -196,9 +222,30 @@ async fn abort(shared: &Shared, payment: &Payment) -> anyhow::Result<()> {
         reason: Text::parse("reason", "payment_failed")?,
     };
     let tenant = hold(shared, payment).await?.hold.tenant;
-    shared.outbox.send(&tenant, payment.hold_id, None, body).await?;
+    let offset = shared.outbox.send(&tenant, payment.hold_id, None, body).await?;
     failpoint::reach("checkout.abort_sent");
-    finish(shared, payment, PaymentState::Aborted).await
+    await_decision(shared, payment.hold_id, offset).await?;
+    // A confirmation that was on its way when the step was chosen has come first: then this is not the end.
+    match situation(shared, payment).await?.serves() {
+        true => Ok(()),
+        false => finish(shared, payment, PaymentState::Aborted).await,
+    }
+}
+
+/// Waits until the picture has what the lane decided on a command: also on all before it.
+async fn await_decision(shared: &Shared, hold_id: HoldId, offset: i64) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    while begun.elapsed() < DECIDED_WITHIN {
+        let checkpoint = picture::checkpoint(&shared.pool, hold_id.lane()).await?;
+        if checkpoint.is_some_and(|checkpoint| checkpoint.state.last_command_offset >= offset) {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    anyhow::bail!(
+        "the log has not decided command {offset} of lane {} yet",
+        hold_id.lane()
+    )
 }
 
 async fn confirm(shared: &Shared, payment: &Payment, hold_id: HoldId) -> anyhow::Result<()> {
@@ -207,17 +254,35 @@ async fn confirm(shared: &Shared, payment: &Payment, hold_id: HoldId) -> anyhow:
         payment_ref: reference(payment)?,
     };
     let tenant = hold(shared, payment).await?.hold.tenant;
-    shared.outbox.send(&tenant, hold_id, None, body).await
+    shared.outbox.send(&tenant, hold_id, None, body).await.map(drop)
+}
+
+/// Undoes a confirmation that no money came for. What has left the warehouse by then is lost to us.
+async fn take_back(shared: &Shared, payment: &Payment) -> anyhow::Result<()> {
+    let hold_id = payment.retaken.unwrap_or(payment.hold_id);
+    let found = picture::find_hold(&shared.pool, hold_id).await?;
+    let Some(stored) = found.filter(|stored| stored.hold.terms.state == HoldState::Confirmed) else {
+        tracing::error!(payment = payment.payment_ref, hold.id = %hold_id, "shipped, and its payment came to nothing");
+        return finish(shared, payment, PaymentState::Aborted).await;
+    };
+    let body = CommandBody::Unallocate {
+        hold_id,
+        reason: Text::parse("reason", "payment_failed")?,
+        actor: Text::parse("actor", "checkout")?,
+    };
+    shared
+        .outbox
+        .send(&stored.hold.tenant, hold_id, None, body)
+        .await
+        .map(drop)
 }
 
 /// Asks for the same units in a new hold, keyed by the intent: however often it is asked, it is one hold.
 async fn retake(shared: &Shared, payment: &Payment, intent: &str) -> anyhow::Result<()> {
     let stored = hold(shared, payment).await?;
-    let lines = stored.hold.lines.iter().map(|(sku, quantity)| {
-        Ok(Line {
-            sku: sku.clone(),
-            quantity: Quantity::parse(*quantity)?,
-        })
+    let lines = stored.hold.all_lines().into_iter().map(|(sku, quantity)| {
+        let quantity = Quantity::parse(quantity)?;
+        Ok(Line { sku, quantity })
     });
     let lines = lines.collect::<anyhow::Result<Vec<Line>>>()?;
     let key = Key::parse("idempotency_key", &format!("late-{intent}"))?;
@@ -239,9 +304,13 @@ async fn require_refund(shared: &Shared, payment: &Payment) -> anyhow::Result<()
     let body = CommandBody::RequireRefund {
         hold_id: payment.hold_id,
         payment_ref: reference(payment)?,
-        reason: Text::parse("reason", "paid_too_late")?,
+        reason: Text::parse("reason", refunds::reason(&shared.pool, payment).await?.as_str())?,
     };
     let id = Key::parse("command_id", &format!("refund-{}", payment.payment_ref))?;
     let tenant = hold(shared, payment).await?.hold.tenant;
-    shared.outbox.send(&tenant, payment.hold_id, Some(id), body).await
+    shared
+        .outbox
+        .send(&tenant, payment.hold_id, Some(id), body)
+        .await
+        .map(drop)
 }

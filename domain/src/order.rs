@@ -1,5 +1,7 @@
 //! The states of an order, from the payment to the parcel, and the only steps between them.
 
+use crate::{hold::HoldState, payment::PaymentState};
+
 /// Where an order stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OrderState {
@@ -89,6 +91,20 @@ impl OrderState {
         Self::ALL.into_iter().find(|state| state.name() == name)
     }
 
+    /// Where an order stands that nobody has begun to ship: by its payment, where checkout knows it (else whoever confirmed
+    /// the hold says that it is paid), and by its hold. The view `order_states` says the same in SQL.
+    #[must_use]
+    pub fn before_shipping(payment: Option<PaymentState>, hold: HoldState) -> Self {
+        use PaymentState::{Aborted, Aborting, Beginning, Paid, Pending, Refunded, Returning};
+        match (hold, payment) {
+            (HoldState::Shipped, _) => Self::Fulfilled,
+            (_, Some(Refunded)) => Self::Refunded,
+            (_, Some(Returning | Aborted)) | (HoldState::Unallocated, _) => Self::Cancelled,
+            (HoldState::Confirmed, None | Some(Paid)) => Self::Paid,
+            (_, None | Some(Beginning | Pending | Aborting | Paid)) => Self::PaymentPending,
+        }
+    }
+
     /// The state after a step; `None` when it is not possible from here.
     ///
     /// What is paid and can still be served is never cancelled: that takes a failed order.
@@ -150,6 +166,19 @@ mod tests {
         assert_eq!(
             reachable(OrderState::Cancelled),
             [OrderState::Cancelled, OrderState::Refunded]
+        );
+    }
+
+    /// I7: what Stripe has not said to be paid is never `paid` to the fulfiller.
+    #[test]
+    fn an_order_of_checkout_is_paid_only_when_its_payment_is() {
+        for payment in PaymentState::ALL {
+            let state = OrderState::before_shipping(Some(payment), HoldState::Confirmed);
+            assert_eq!(state == OrderState::Paid, payment == PaymentState::Paid, "{payment:?}");
+        }
+        assert_eq!(
+            OrderState::before_shipping(None, HoldState::Confirmed),
+            OrderState::Paid
         );
     }
 

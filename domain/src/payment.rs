@@ -2,7 +2,8 @@
 //!
 //! The worker of `checkout` does the step and asks again, so every step may be done twice. Money that was taken ends in one
 //! of two ways: the hold is confirmed by it, or it is given back (I7). The two cannot both happen: money is given back only
-//! for a hold that is over, and what is over is never confirmed.
+//! for a hold that is over, and what is over is never confirmed. And the other way round: what was confirmed for money that
+//! never came is taken back.
 
 /// What we have decided so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -127,6 +128,16 @@ pub struct Situation {
     pub retaken: Served,
     /// Whether the log says that the money has to go back.
     pub is_refund_required: bool,
+    /// Whether the buyer had all the time to pay that there is.
+    pub is_overdue: bool,
+}
+
+impl Situation {
+    /// Whether something stands confirmed by this payment.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.hold == Served::Ours || self.retaken == Served::Ours
+    }
 }
 
 /// What to do next.
@@ -146,6 +157,8 @@ pub enum Action {
     ConfirmRetaken,
     /// Take the reserved money.
     Capture,
+    /// Give back what was confirmed: there is no money for it.
+    TakeBack,
     /// Decide that the money goes back.
     GiveUp,
     /// Tell the log that the money has to go back.
@@ -163,7 +176,7 @@ pub fn next(at: Situation) -> Action {
         PaymentState::Paid | PaymentState::Aborted | PaymentState::Refunded => Action::Wait,
         PaymentState::Beginning => Action::Abort, // Its maker is gone: the worker waits for him before it asks.
         PaymentState::Aborting => match at.intent {
-            Intent::Absent | Intent::Cancelled => Action::Abort,
+            Intent::Absent | Intent::Cancelled => without_money(at),
             Intent::Unpaid => Action::CancelIntent,
             _ => with_money(at),
         },
@@ -171,12 +184,22 @@ pub fn next(at: Situation) -> Action {
             Intent::Absent | Intent::Processing => Action::Wait,
             Intent::Unpaid => match at.hold {
                 Served::Over => Action::CancelIntent,
+                // Somebody confirmed it before it was paid.
+                Served::Ours if at.is_overdue => Action::CancelIntent,
                 _ => Action::Wait,
             },
-            Intent::Cancelled => Action::Abort,
+            Intent::Cancelled => without_money(at),
             _ => with_money(at),
         },
         PaymentState::Returning => giving_back(at),
+    }
+}
+
+/// No money can come any more. A confirmation that counted on it (reserved, and gone before it was taken) is undone first.
+fn without_money(at: Situation) -> Action {
+    match at.serves() {
+        true => Action::TakeBack,
+        false => Action::Abort,
     }
 }
 
@@ -198,14 +221,14 @@ fn with_money(at: Situation) -> Action {
 }
 
 fn giving_back(at: Situation) -> Action {
-    let serves = |served| matches!(served, Served::Ours);
     match at.intent {
+        Intent::Absent | Intent::Cancelled if at.serves() => Action::TakeBack,
         Intent::Absent | Intent::Cancelled => Action::Finish(PaymentState::Aborted),
         Intent::Refunded => Action::Finish(PaymentState::Refunded),
         Intent::Unpaid | Intent::Authorised => Action::CancelIntent,
         Intent::Processing => Action::Wait,
         // Whoever asked for it takes the units back first: what serves is not given back.
-        Intent::Succeeded if serves(at.hold) || serves(at.retaken) => Action::Wait,
+        Intent::Succeeded if at.serves() => Action::Wait,
         Intent::Succeeded if at.is_refund_required => Action::Refund,
         Intent::Succeeded => Action::RequireRefund,
     }
@@ -221,13 +244,14 @@ mod tests {
             for intent in Intent::ALL {
                 for hold in Served::ALL {
                     for retaken in Served::ALL {
-                        for is_refund_required in [false, true] {
+                        for flags in 0..4 {
                             all.push(Situation {
                                 state,
                                 intent,
                                 hold,
                                 retaken,
-                                is_refund_required,
+                                is_refund_required: flags & 1 > 0,
+                                is_overdue: flags & 2 > 0,
                             });
                         }
                     }
@@ -240,7 +264,7 @@ mod tests {
     #[test]
     fn money_goes_back_only_when_nothing_is_served_by_it() {
         for at in all() {
-            let serves = at.hold == Served::Ours || at.retaken == Served::Ours;
+            let serves = at.serves();
             match next(at) {
                 Action::Refund => assert!(
                     !serves && at.is_refund_required && at.intent == Intent::Succeeded,
@@ -260,7 +284,7 @@ mod tests {
         for at in all() {
             let action = next(at);
             if action == Action::Capture {
-                assert!(at.hold == Served::Ours || at.retaken == Served::Ours, "{at:?}");
+                assert!(at.serves(), "{at:?}");
             }
             if at.state == PaymentState::Returning {
                 assert!(
@@ -286,6 +310,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn nothing_ends_unpaid_while_something_stands_confirmed_by_it() {
+        for at in all() {
+            match next(at) {
+                Action::Abort if at.state == PaymentState::Beginning => {}
+                Action::Abort | Action::Finish(PaymentState::Aborted) => assert!(!at.serves(), "{at:?}"),
+                Action::TakeBack => assert!(
+                    at.serves() && matches!(at.intent, Intent::Absent | Intent::Cancelled),
+                    "{at:?}"
+                ),
+                _ => {}
+            }
+        }
+    }
+
     /// From every situation with settled answers, doing what is said comes to an end, and money to the right one.
     #[test]
     fn every_succeeded_payment_ends_served_xor_refunded() {
@@ -303,7 +342,7 @@ mod tests {
                     steps += 1;
                     assert!(steps < 12, "{start:?} never ends");
                     match next(at) {
-                        Action::Wait | Action::Abort => panic!("{start:?} stands still at {at:?}"),
+                        Action::Wait | Action::Abort | Action::TakeBack => panic!("{start:?} stands still at {at:?}"),
                         Action::Confirm => at.hold = if units_are_there { Served::Ours } else { Served::Over },
                         Action::Retake => at.retaken = if units_are_there { Served::Open } else { Served::Over },
                         Action::ConfirmRetaken => {
@@ -317,7 +356,7 @@ mod tests {
                         Action::Finish(state) => at.state = state,
                     }
                 }
-                let serves = at.hold == Served::Ours || at.retaken == Served::Ours;
+                let serves = at.serves();
                 assert_eq!(serves, at.state == PaymentState::Paid, "{start:?} -> {at:?}");
                 if !serves {
                     assert!(

@@ -42,6 +42,7 @@ pub fn router(
         .route("/v1/orders", get(list))
         .route("/v1/orders/{hold_id}", get(show))
         .route("/v1/orders/{hold_id}/returns", post(return_units))
+        .route("/v1/orders/{hold_id}/refunded", post(refunded))
         .route("/v1/admin/failed", get(failed))
         .route("/v1/admin/failed/{hold_id}", get(inspect))
         .route("/v1/admin/failed/{hold_id}/retry", post(retry))
@@ -66,39 +67,40 @@ where
     task::spawn("desk", work).await?
 }
 
-/// Orders as rows of one shape; what is not for the fulfiller yet, or not any more, stands where its hold stands.
+/// Orders as rows of one shape, those too that are not paid yet.
 macro_rules! orders {
     ($rest:literal) => {
-        concat!(
-            "SELECT * FROM (SELECT o.hold_id, o.attempt, o.user_id, o.lines::text AS lines, o.payment_ref, \
-             o.external_ref, o.ordered_at, coalesce(f.state, CASE h.state WHEN 'shipped' THEN 'fulfilled' \
-             WHEN 'unallocated' THEN 'cancelled' ELSE 'paid' END) AS state, f.tries, f.next_try_at, \
-             f.carrier_reference, f.failed_at, f.reason FROM orders AS o \
-             LEFT JOIN holds AS h USING (hold_id, attempt) LEFT JOIN fulfilments AS f USING (hold_id, attempt)) AS o ",
-            $rest
-        )
+        concat!("SELECT o.*, o.lines::text AS lines_json FROM order_states AS o ", $rest)
     };
 }
 
 fn order_json(row: &PgRow) -> Result<Value, sqlx::Error> {
     let text = |name: &str| row.try_get::<Option<String>, _>(name);
     let number = |name: &str| row.try_get::<Option<i64>, _>(name);
-    let lines: Value = serde_json::from_str(row.try_get("lines")?).unwrap_or_default();
+    let lines: Value = serde_json::from_str(row.try_get("lines_json")?).unwrap_or_default();
     Ok(
         json!({"hold_id": row.try_get::<Uuid, _>("hold_id")?.to_string(), "attempt": number("attempt")?,
         "state": text("state")?, "user_id": text("user_id")?, "lines": lines, "payment_ref": text("payment_ref")?,
-        "external_ref": text("external_ref")?, "ordered_at_ms": number("ordered_at")?,
+        "payment_state": text("payment_state")?, "external_ref": text("external_ref")?, "ordered_at_ms": number("ordered_at")?,
         "tries": row.try_get::<Option<i32>, _>("tries")?, "next_try_at_ms": number("next_try_at")?,
         "carrier_reference": text("carrier_reference")?, "failed_at_ms": number("failed_at")?,
         "reason": text("reason")?}),
     )
 }
 
-/// The newest order of a hold.
+/// The newest order of a hold; of one whose money came late, that of the hold that took the units again.
 async fn order(pool: &PgPool, hold_id: Uuid) -> Result<Value, Problem> {
-    let query = sqlx::query(orders!("WHERE hold_id = $1 ORDER BY attempt DESC LIMIT 1")).bind(hold_id);
-    let row = query.fetch_optional(pool).await?.ok_or_else(Problem::not_found)?;
-    Ok(order_json(&row)?)
+    let query = orders!(
+        "WHERE hold_id = coalesce((SELECT retaken_hold_id FROM payments WHERE hold_id = $1 AND state <> 'aborted' \
+         ORDER BY attempt DESC LIMIT 1), $1) ORDER BY attempt DESC LIMIT 1"
+    );
+    let own = orders!("WHERE hold_id = $1 ORDER BY attempt DESC LIMIT 1");
+    for query in [query, own] {
+        if let Some(row) = sqlx::query(query).bind(hold_id).fetch_optional(pool).await? {
+            return Ok(order_json(&row)?);
+        }
+    }
+    Err(Problem::not_found())
 }
 
 fn id_of(text: &str) -> Result<Uuid, Problem> {
@@ -254,6 +256,29 @@ async fn cancel(State(pool): State<PgPool>, Path(hold_id): Path<String>, headers
         let (_, state) = locked.ok_or_else(Problem::not_found)?;
         let cancelled = settle::cancel(&mut transaction, hold_id, &why.actor, &why.reason).await?;
         cancelled.ok_or_else(|| not_failed(state))?;
+        transaction.commit().await?;
+        Ok(Json(order(&pool, hold_id).await?).into_response())
+    })
+    .await
+}
+
+/// A person says that the money is back, where the payment is not checkout's.
+async fn refunded(State(pool): State<PgPool>, Path(hold_id): Path<String>, headers: HeaderMap, body: Bytes) -> Answer {
+    let (hold_id, why) = (id_of(&hold_id)?, why(&headers, &body)?);
+    whole(async move {
+        let mut transaction = pool.begin().await?;
+        let query = "UPDATE refund_requests AS r SET done_at = clock_ms() WHERE hold_id = $1 AND done_at IS NULL \
+             AND NOT EXISTS (SELECT FROM payments AS p WHERE p.payment_ref = r.payment_ref)";
+        let done = sqlx::query(query).bind(hold_id).execute(&mut *transaction).await?;
+        if done.rows_affected() == 0 {
+            let order = order(&pool, hold_id).await?;
+            let detail = match order["payment_state"].is_null() {
+                true => "no money of this order has to go back",
+                false => "its payment is checkout's, which gives it back and says so",
+            };
+            return Err(Problem::wrong_state(detail));
+        }
+        settle::audit(&mut transaction, hold_id, &why.actor, "order.refunded", &why.reason).await?;
         transaction.commit().await?;
         Ok(Json(order(&pool, hold_id).await?).into_response())
     })

@@ -81,12 +81,14 @@ impl Worker {
         self.settle().await
     }
 
-    /// A row for each sale that is not shipped and has none.
+    /// A row for each sale that is not shipped and has none. One by checkout waits until Stripe says that it is paid: where
+    /// money is reserved first and taken later, its hold is confirmed before.
     async fn seed(&self) -> Result<(), sqlx::Error> {
         let query = "INSERT INTO fulfilments (hold_id, attempt, state, next_try_at, created_at, changed_at) \
              SELECT hold_id, attempt, 'paid', clock_ms(), clock_ms(), clock_ms() \
              FROM holds JOIN orders USING (hold_id, attempt) WHERE holds.state = 'confirmed' AND NOT EXISTS \
              (SELECT FROM fulfilments AS f WHERE f.hold_id = holds.hold_id AND f.attempt = holds.attempt) \
+             AND NOT EXISTS (SELECT FROM payments AS p WHERE p.payment_ref = orders.payment_ref AND p.state <> 'paid') \
              LIMIT $1 ON CONFLICT DO NOTHING";
         sqlx::query(query).bind(SEEDED_MAX).execute(&self.pool).await?;
         Ok(())

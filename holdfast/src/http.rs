@@ -1,4 +1,4 @@
-//! Holdfast's own HTTP API from the client's side: what `stock`, `demo` and `doctor` speak.
+//! Holdfast's own HTTP API from the client's side: what `stock`, `prices`, `failed`, `demo` and `doctor` speak.
 
 use std::time::{Duration, Instant};
 
@@ -161,6 +161,23 @@ impl Api {
                 );
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// All of a list, page by page.
+    ///
+    /// # Errors
+    /// Nobody answers, or the problem's detail.
+    pub async fn list(&self, path: &str, name: &str) -> anyhow::Result<Vec<Value>> {
+        let mut found = Vec::new();
+        let mut page = self.get(path).await?.success()?;
+        loop {
+            let rows = page.get(name).and_then(Value::as_array);
+            found.extend(rows.cloned().unwrap_or_default());
+            let Some(cursor) = page.get("next_cursor").and_then(Value::as_str) else {
+                return Ok(found);
+            };
+            page = self.get(&format!("{path}?cursor={cursor}")).await?.success()?;
         }
     }
 

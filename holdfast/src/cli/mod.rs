@@ -1,11 +1,14 @@
 //! The command line: one subcommand per role and per tool.
 
+mod alone;
 mod bench;
 mod console;
 mod dead_letters;
 mod demo;
 mod doctor;
+mod failed;
 mod lanes;
+mod prices;
 mod rebuild;
 mod roles;
 mod setup;
@@ -55,6 +58,15 @@ enum Command {
     Migrate(Tool<setup::Migrate>),
     /// Look at stock and change it, over HTTP
     Stock(Tool<stock::Stock>),
+    /// What SKUs cost, over HTTP
+    ///
+    /// Checkout charges these prices and no others: a client names none.
+    Prices(Tool<prices::Prices>),
+    /// Orders that could not be shipped: list them, look at one, try again, or give up
+    ///
+    /// After the last try with the carrier an order waits here for a person. `retry` begins again with the first try. `cancel`
+    /// gives the money and the units back. Both are written down with who and why.
+    Failed(Tool<failed::Failed>),
     /// Everything that is known of one hold: its records, Redis, Postgres, and whether they agree
     ///
     /// Reads the hold's whole lane, so that it knows which events are valid. Exit code 1 when the hold is nowhere, or the sides
@@ -106,7 +118,8 @@ enum Command {
     /// Seed a small catalogue and run a short sale with more buyers than units
     ///
     /// It sells five VIP tickets to forty buyers at once, some concert tickets, shirts (at most two each) and mugs (a few of
-    /// which are never sold). Most winners pay, one cancels, one forgets to pay. Then it shows what that left in the log, in Redis
+    /// which are never sold). Most winners pay, one cancels, one forgets to pay. One more pays by checkout, at Stripe's stand-in,
+    /// and gets a parcel where a carrier is set. Then it shows what that left in the log, in Redis
     /// and in Postgres, and whether they agree. It may be run again at any time: it restocks what it sells.
     Demo(Tool<demo::Demo>),
     /// Measure throughput, latency and processor time, with ceilings and baselines in the same run
@@ -177,6 +190,8 @@ pub fn main() -> ExitCode {
         Command::Schemas(t) => tool("schemas", t.log, |_| t.args.run()),
         Command::Migrate(t) => tool("migrate", t.log, |_| t.args.run()),
         Command::Stock(t) => tool("stock", t.log, |_| t.args.run()),
+        Command::Prices(t) => tool("prices", t.log, |_| t.args.run()),
+        Command::Failed(t) => tool("failed", t.log, |_| t.args.run()),
         Command::Show(t) => tool("show", t.log, |_| t.args.run()),
         Command::Tail(t) => tool("tail", t.log, |context| t.args.run(context)),
         Command::Verify(t) => tool("verify", t.log, |_| t.args.run()),

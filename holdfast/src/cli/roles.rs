@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::console as console_cli;
+use super::{alone, console as console_cli};
 use clap::{Args, Subcommand};
 use plumbing::{
     config::{Connections, Telemetry},
@@ -51,10 +51,10 @@ pub enum Role {
     Persister(Box<Settings<persister::Options>>),
     /// Ask for the release of holds that are due
     Expirer(Box<Settings<expirer::Options>>),
-    /// Ship what is paid; `all` serves the orders' calls beside the API
-    Fulfiller(Box<Settings<fulfiller::Options>>),
-    /// Bring payments to their end; `all` serves the calls of checkout beside the API
-    Checkout(Box<Settings<checkout::Options>>),
+    /// Ship what is paid; serves the orders' calls at an address of their own, `all` beside the API
+    Fulfiller(Box<Settings<alone::Fulfiller>>),
+    /// Bring payments to their end; serves checkout's calls at an address of their own, `all` beside the API
+    Checkout(Box<Settings<alone::Checkout>>),
     /// Serve the console at an address of its own; `all` serves it beside the API
     Console(Box<Settings<console_cli::Alone>>),
     /// Every role in one process; if one fails, all stop
@@ -69,8 +69,8 @@ impl Role {
             Self::Reserver(settings) => serve("reserver", *settings, reserver::run),
             Self::Persister(settings) => serve("persister", *settings, persister::run),
             Self::Expirer(settings) => serve("expirer", *settings, expirer::run),
-            Self::Fulfiller(settings) => serve("fulfiller", *settings, fulfiller::run),
-            Self::Checkout(settings) => serve("checkout", *settings, checkout::run),
+            Self::Fulfiller(settings) => serve("fulfiller", *settings, alone::fulfiller),
+            Self::Checkout(settings) => serve("checkout", *settings, alone::checkout),
             Self::Console(settings) => serve("console", *settings, console_cli::run),
             Self::All(settings) => serve("holdfast", *settings, all),
         }
@@ -99,13 +99,10 @@ async fn all(connections: Connections, options: AllOptions, context: Context) ->
         ..context
     };
     let console = console_cli::beside(&connections, &options, context.stop.clone())?;
-    let token = options.ingress.token.clone();
-    let orders = fulfiller::router(&connections, move |headers| {
-        token.as_ref().is_none_or(|token| token.is_shown_by(headers))
-    })?;
-    let token = options.ingress.token.as_ref().map(|token| token.expose().to_owned());
-    let payments = checkout::Checkout::new(&connections, options.checkout, token, context.role("checkout"))?;
-    let beside = console.merge(orders).merge(payments.router());
+    let orders = fulfiller::router(&connections, alone::gate(options.ingress.token.clone()))?;
+    let payments = checkout::Checkout::new(&connections, options.checkout, context.role("checkout"))?;
+    let calls = payments.router(alone::gate(options.ingress.token.clone()));
+    let beside = console.merge(orders).merge(calls);
     let connect = || connections.clone();
     roles.spawn(
         "reserver",
