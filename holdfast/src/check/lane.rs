@@ -47,7 +47,8 @@ pub fn check(log: &LaneLog, bounds: Bounds, index: &mut Index, violations: &mut 
     }
 }
 
-fn fold(log: &LaneLog) -> Vec<&SeenEvent> {
+/// The events that count.
+pub fn fold(log: &LaneLog) -> Vec<&SeenEvent> {
     let mut state = LaneState::default();
     log.events
         .iter()

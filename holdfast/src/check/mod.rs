@@ -9,6 +9,7 @@
 mod dump;
 pub mod history;
 mod lane;
+pub mod payments;
 mod replies;
 
 pub use dump::{LaneLog, Log, SeenCommand, SeenEvent, dump};
@@ -39,6 +40,8 @@ pub enum Promise {
     Order,
     /// I5: nothing made or lost.
     Conservation,
+    /// I7: paid means served or refunded, and neither twice ([`payments`]).
+    Paid,
     /// Log time does not run backwards.
     Time,
     /// Decided in time after healing.

@@ -1,59 +1,15 @@
 //! From a confirmed hold to a parcel through the whole system: once each, whatever fails in between.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-};
+use std::sync::atomic::Ordering;
 
-use axum::{Json, Router, extract::State, http::HeaderMap, response::IntoResponse, routing::post};
-use plumbing::{failpoint, id};
+use plumbing::id;
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 
-use crate::world::{Answer, Setup, World, play};
-
-/// A carrier with a book, which can be out of order.
-#[derive(Default)]
-struct Carrier {
-    is_down: AtomicBool,
-    asked: AtomicUsize,
-    parcels: Mutex<BTreeMap<String, usize>>,
-}
-
-impl Carrier {
-    /// Opens it, and says where.
-    async fn open() -> (Arc<Self>, String) {
-        let carrier = Arc::new(Self::default());
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}/ship", listener.local_addr().expect("bound"));
-        let router = Router::new()
-            .route("/ship", post(take))
-            .with_state(Arc::clone(&carrier));
-        // It serves until the test's process ends.
-        drop(plumbing::task::spawn("carrier", async move {
-            axum::serve(listener, router).await
-        }));
-        (carrier, url)
-    }
-
-    fn parcels(&self) -> Vec<usize> {
-        self.parcels.lock().expect("no panic").values().copied().collect()
-    }
-}
-
-async fn take(State(carrier): State<Arc<Carrier>>, headers: HeaderMap) -> axum::response::Response {
-    carrier.asked.fetch_add(1, Ordering::Relaxed);
-    if carrier.is_down.load(Ordering::Relaxed) {
-        return (axum::http::StatusCode::SERVICE_UNAVAILABLE, "on strike").into_response();
-    }
-    let key = headers["idempotency-key"].to_str().expect("text").to_owned();
-    let reference = format!("parcel {key}");
-    carrier.parcels.lock().expect("no panic").entry(key).or_insert(1);
-    Json(json!({"reference": reference})).into_response()
-}
+use crate::{
+    books::Carrier,
+    world::{Answer, Setup, World, play},
+};
 
 fn setup(carrier: &str) -> Setup {
     Setup::new()
@@ -261,40 +217,5 @@ fn the_janitor_gives_up_what_nobody_looks_after_and_nothing_else() {
         assert_eq!(number(&world, refunds).await, 1);
         assert_eq!(number(&world, "SELECT count(*) FROM refund_requests").await, 1);
         world.assert_verified().await;
-    });
-}
-
-#[test]
-fn a_fulfiller_killed_between_any_two_steps_ships_once() {
-    play(async {
-        for point in [
-            "fulfiller.leased",
-            "fulfiller.carried",
-            "fulfiller.recorded",
-            "fulfiller.asked",
-        ] {
-            let (carrier, url) = Carrier::open().await;
-            let world = setup(&url)
-                .with("HOLDFAST_FULFILLER_TIMEOUT_MS", 100)
-                .with(failpoint::VARIABLE, point)
-                .start()
-                .await;
-            world.stock("killed", 10).await;
-            let answer = world.reserve("k", "killed", 2, "ann").await;
-            // The process may end before this is answered, but not before it is decided.
-            let _cut_off = world
-                .try_request(world.posting(
-                    &format!("/v1/holds/{}/confirm", answer.hold_id()),
-                    &json!({"payment_ref": "p"}),
-                ))
-                .await;
-            world.wait("all").await;
-            world.spawn_with("all", &[(failpoint::VARIABLE, "")]).await;
-            world.ready().await;
-            becomes(&world, &answer.hold_id(), "fulfilled").await;
-            has_counters(&world, "killed", (8, 0, 0, 8)).await;
-            assert_eq!(carrier.parcels(), [1], "{point}");
-            world.assert_verified().await;
-        }
     });
 }

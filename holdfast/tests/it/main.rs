@@ -3,11 +3,14 @@
 //! `world` starts it (a process per role, or all in one) under names of its own, so that tests run side by side; tests
 //! without faults share one world and use SKUs of their own.
 
+mod books;
 mod load;
+mod shop;
 mod wire;
 mod world;
 
 mod answers;
+mod bought;
 mod carts;
 mod checkout;
 mod console;
@@ -16,15 +19,18 @@ mod dead_letters;
 mod documentation;
 mod fulfilment;
 mod input;
+mod kills;
 mod live_stock;
 mod newer;
 mod outages;
 mod paying;
 mod rebuild;
+mod refunds;
 mod sale;
 mod seen;
 mod torture;
 mod transactions;
 mod twice;
 mod upstream;
+mod webhooks;
 mod zombies;

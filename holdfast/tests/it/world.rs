@@ -316,6 +316,25 @@ impl World {
         status.code().unwrap_or(-1)
     }
 
+    /// Whether a process has not ended.
+    pub async fn is_running(&self, process: &'static str) -> bool {
+        let mut running = self.running.lock().await;
+        let child = running.get_mut(process).expect("it was started");
+        child.try_wait().expect("it can be asked").is_none()
+    }
+
+    /// Whether a process ends by itself in time.
+    pub async fn ends_within(&self, process: &'static str, time: Duration) -> bool {
+        let begun = Instant::now();
+        while begun.elapsed() < time {
+            if !self.is_running(process).await {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        false
+    }
+
     /// Waits until `/readyz` says yes.
     pub async fn ready(&self) {
         self.eventually("ready", async || {

@@ -1,11 +1,13 @@
 //! `demo`: a short real sale with more buyers than units, over HTTP like any client, and what it left everywhere.
 //!
 //! ```text
-//! catalogue -> sale (reserve all at once; confirm, cancel, or forget to pay) -> outcome (tables, checks, verify)
+//! catalogue -> sale (reserve all at once; confirm, cancel, or forget to pay) -> paid (one more, who pays by checkout)
+//!           -> outcome (tables, checks, verify)
 //! ```
 
 mod catalogue;
 mod outcome;
+mod paid;
 mod sale;
 
 use clap::Args;
@@ -31,6 +33,8 @@ pub struct Demo {
     #[command(flatten)]
     http: HttpOptions,
     #[command(flatten)]
+    stand_in: paid::StandIn,
+    #[command(flatten)]
     connections: Connections,
 }
 
@@ -51,9 +55,20 @@ impl Demo {
             "  all answered within {} ms; the winners pay, one cancels, one forgets to pay ...\n",
             rush.took.as_millis()
         ));
-        let ended = sale::end(&api, rush).await?;
+        let mut ended = sale::end(&api, rush).await?;
+        super::print("  one more pays by checkout, and waits for the parcel ...\n");
+        let receipt = match paid::buy(&api, &self.stand_in, &run).await? {
+            Ok((buyer, receipt)) => {
+                ended.push(buyer);
+                Some(receipt)
+            }
+            Err(why) => {
+                super::print(&format!("  nobody can: {why}\n"));
+                None
+            }
+        };
         let report = verify::run(&self.connections, verify::Options::at_rest()).await?;
-        let after = outcome::After::read(&api, &self.connections, &ended).await?;
+        let after = outcome::After::read(&api, &self.connections, &ended, receipt).await?;
         let (text, fine) = outcome::tell(&before, &ended, &after, &report);
         super::print(&text);
         Ok(if fine { Outcome::Fine } else { Outcome::NotInOrder })

@@ -7,7 +7,8 @@ use plumbing::{config::Connections, task};
 use schemas::{cells, picture};
 
 use super::{
-    catalogue::{self, Counters, VIP, WARES},
+    catalogue::{self, Counters, MUG, VIP, WARES},
+    paid::Receipt,
     sale::{End, Ended},
 };
 use crate::{
@@ -26,11 +27,18 @@ pub struct After {
     rows: Vec<(&'static str, i64)>,
     /// From the deadline of the hold that nobody paid to its release, in milliseconds.
     released_after_ms: Option<i64>,
+    /// Of the one who paid by checkout.
+    receipt: Option<Receipt>,
 }
 
 impl After {
     /// Asks every side.
-    pub async fn read(api: &Api, connections: &Connections, ended: &[Ended]) -> anyhow::Result<Self> {
+    pub async fn read(
+        api: &Api,
+        connections: &Connections,
+        ended: &[Ended],
+        receipt: Option<Receipt>,
+    ) -> anyhow::Result<Self> {
         let tenant = Tenant::parse("default")?;
         let skus = WARES
             .iter()
@@ -57,6 +65,7 @@ impl After {
             postgres: skus.iter().map(of_sku).collect(),
             rows: rows(&pool).await?,
             released_after_ms,
+            receipt,
         })
     }
 }
@@ -131,6 +140,9 @@ impl Sold {
 /// The whole story, and whether it ended as it should.
 pub fn tell(before: &[Counters], ended: &[Ended], after: &After, report: &Report) -> (String, bool) {
     let mut out = format!("\nthe sale\n{}\n", right(sale_table(before, ended)));
+    if let Some(receipt) = &after.receipt {
+        out += &format!("\npaid by checkout\n{}\n", receipt_table(receipt));
+    }
     out += &format!("\nthe stock now\n{}\n", right(stock_table(after)));
     let counts = |counts: &mut dyn Iterator<Item = (String, i64)>| {
         let texts: Vec<String> = counts.map(|(name, count)| format!("{name} {count}")).collect();
@@ -191,6 +203,28 @@ fn sale_table(before: &[Counters], ended: &[Ended]) -> Table {
         sale.add_row(row);
     }
     sale
+}
+
+fn receipt_table(receipt: &Receipt) -> Table {
+    let mut paid = table(&["buyer", "SKU", "price", "payment", "order", "parcel", "took"]);
+    paid.add_row([
+        receipt.buyer.clone(),
+        MUG.to_owned(),
+        format!(
+            "{}.{:02} {}",
+            receipt.amount / 100,
+            receipt.amount % 100,
+            receipt.currency
+        ),
+        receipt.intent.clone(),
+        receipt.order.clone(),
+        receipt
+            .parcel
+            .clone()
+            .unwrap_or_else(|| "no carrier ships here".to_owned()),
+        format!("{:.1} s", receipt.took.as_secs_f64()),
+    ]);
+    paid
 }
 
 fn stock_table(after: &After) -> Table {
@@ -313,6 +347,7 @@ mod tests {
             postgres: left.iter().map(stock).collect(),
             rows: vec![("holds", 64)],
             released_after_ms: Some(12),
+            receipt: None,
         };
         (before, ended, after)
     }
