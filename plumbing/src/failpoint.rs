@@ -1,4 +1,4 @@
-//! Fail points: a process that dies, as if killed, exactly where a test wants it to.
+//! Fail points: a process that dies, as if killed, exactly where a test wants it to; or an engine that fails it there.
 //!
 //! `HOLDFAST_FAIL_POINT=name` ends the process the first time that it reaches the point of that name; `name:3` the third
 //! time. Nothing is flushed and no destructor runs, as with SIGKILL. Unset, which is how everybody runs, a point costs one
@@ -41,6 +41,23 @@ impl Armed {
 
 /// Says that the process is here. It ends if this is the armed point.
 pub fn reach(name: &str) {
+    if is_due(name) {
+        eprintln!("fail point {name}: the process ends here");
+        std::process::abort();
+    }
+}
+
+/// Says that the process is here, where an engine may fail it, and whether one does.
+#[must_use]
+pub fn fails(name: &str) -> bool {
+    let fails = is_due(name);
+    if fails {
+        eprintln!("fail point {name}: an engine fails here");
+    }
+    fails
+}
+
+fn is_due(name: &str) -> bool {
     static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
     let armed = ARMED.get_or_init(|| {
         let text = std::env::var(VARIABLE).ok().filter(|text| !text.is_empty())?;
@@ -50,10 +67,7 @@ pub fn reach(name: &str) {
         }
         armed
     });
-    if armed.as_ref().is_some_and(|armed| armed.is_due(name)) {
-        eprintln!("fail point {name}: the process ends here");
-        std::process::abort();
-    }
+    armed.as_ref().is_some_and(|armed| armed.is_due(name))
 }
 
 #[cfg(test)]
@@ -75,5 +89,6 @@ mod tests {
     #[test]
     fn an_unarmed_process_passes_every_point() {
         reach("nowhere.at_all");
+        assert!(!fails("nowhere.at_all"));
     }
 }

@@ -271,6 +271,11 @@ impl<'a, W: World> Outbox<'a, W> {
         let name = command.body.name();
         let mut headers = headers::of_command(command.command_id.as_str(), crate::SOURCE, name, subject);
         headers.extend(traceparent.map(|traceparent| (headers::TRACEPARENT, traceparent)));
+        if failpoint::fails("forwards.refused") {
+            return Err(End::Lost(format!(
+                "what follows from command {decided} could not be sent"
+            )));
+        }
         let (done, acknowledged) = oneshot::channel();
         let record = Record {
             topic: &self.shared.topics.commands,
@@ -280,6 +285,9 @@ impl<'a, W: World> Outbox<'a, W> {
             headers: &headers,
         };
         self.writer.send_then(record, move |result| {
+            if result.is_ok() {
+                failpoint::reach("forwards.acknowledged");
+            }
             // The turn may be over; then the cursor has not moved, and the next one sends it again.
             let _gone = done.send(result);
         })?;

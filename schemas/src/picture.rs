@@ -17,7 +17,7 @@ use sqlx::{
     postgres::PgRow,
 };
 
-pub use carts::{cart_json, cart_lines_json, lines_json};
+pub use carts::{cart_json, cart_lines_json, find_parts, lines_json};
 pub use holds::{HoldCursor, HoldFilter, Rejection, StoredHold, find_hold, list_holds};
 pub use load::{load, load_telling};
 pub use movements::{Movement, list_movements};

@@ -99,6 +99,11 @@ pub const POINTS: &[Point] = &[
         "that event is valid, the next lane is not asked",
     ),
     point("forwards.relay_sent", "reserver", "the next lane's command is queued"),
+    point(
+        "forwards.acknowledged",
+        "reserver",
+        "a command for another lane is in the log, the cursor has not passed its event",
+    ),
     point("rebuild.begun", "reserver", "a new generation is begun"),
     point(
         "rebuild.picture_read",

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// One SKU of each lane, with so many units.
-async fn one_sku_a_lane(world: &World, name: &str, units: i64) -> Vec<String> {
+pub async fn one_sku_a_lane(world: &World, name: &str, units: i64) -> Vec<String> {
     let skus: Vec<String> = Lane::all(world.lanes)
         .map(|lane| world.sku_in(lane, &format!("{name}-{lane}")))
         .collect();
@@ -23,7 +23,7 @@ async fn one_sku_a_lane(world: &World, name: &str, units: i64) -> Vec<String> {
 }
 
 /// A cart's request: SKUs with units.
-fn cart(lines: &[(&str, i64)], user: &str) -> Value {
+pub fn cart(lines: &[(&str, i64)], user: &str) -> Value {
     let lines: Vec<Value> = lines
         .iter()
         .map(|(sku, quantity)| json!({"sku": sku, "quantity": quantity}))
@@ -43,7 +43,7 @@ fn lines_of(answer: &Answer) -> Vec<(String, i64)> {
 }
 
 /// Waits until a SKU's counters (on hand, held, allocated, available) are these.
-async fn settles(world: &World, sku: &str, counters: (i64, i64, i64, i64)) {
+pub async fn settles(world: &World, sku: &str, counters: (i64, i64, i64, i64)) {
     world
         .eventually(&format!("{sku} is {counters:?}"), async || {
             let found = world.counters(sku).await;
@@ -113,7 +113,61 @@ fn a_cart_over_all_lanes_is_held_confirmed_cancelled_and_refused_as_one() {
         assert_eq!(retried.status, 201, "{retried:?}");
         let report = world.assert_verified().await;
         assert_eq!(report.holds().get("confirmed"), Some(&1));
+        shows_all_lanes(&world, &held.hold_id(), &refused.hold_id()).await;
     });
+}
+
+/// `show` tells a cart's story in all its lanes, one after the other, and what each keeps.
+async fn shows_all_lanes(world: &World, paid: &str, tried_again: &str) {
+    let (code, out, error) = world.run(&["show", paid, "--json"]).await;
+    assert_eq!(code, 0, "{out}{error}");
+    let life: Value = serde_json::from_str(&out).expect("JSON");
+    let timeline = life["timeline"].as_array().expect("a timeline");
+    let told: Vec<_> = timeline
+        .iter()
+        .map(|entry| (entry["partition"].as_i64(), entry["type"].as_str()))
+        .collect();
+    let place = |lane: i64, kind: &str| {
+        let place = told.iter().position(|entry| *entry == (Some(lane), Some(kind)));
+        place.unwrap_or_else(|| panic!("no {kind} in lane {lane}: {told:?}"))
+    };
+    let steps = [
+        (0, "HoldPending"),
+        (1, "Relay"),
+        (1, "PartHeld"),
+        (2, "PartHeld"),
+        (3, "PartHeld"),
+        (0, "RelayDone"),
+        (0, "HoldCreated"),
+        (0, "HoldConfirmed"),
+        (3, "Settle"),
+        (3, "PartSettled"),
+    ];
+    let places = steps.map(|(lane, kind)| place(lane, kind));
+    assert!(places.is_sorted(), "{places:?} of {told:?}");
+    let parts = life["parts"].as_array().expect("parts");
+    let states = |part: &Value| ["lane", "log", "redis", "postgres"].map(|name| part[name].clone());
+    let settled = |lane: i64| [json!(lane), json!("settled"), json!("settled"), json!("settled")];
+    let found: Vec<_> = parts.iter().map(states).collect();
+    assert_eq!(found, [1, 2, 3].map(settled));
+    assert_eq!(
+        life["movements"].as_array().map(Vec::len),
+        Some(8),
+        "held and confirmed, in four lanes"
+    );
+
+    // The first attempt's parts are undone, the second's are held.
+    let (code, out, error) = world.run(&["show", tried_again]).await;
+    assert_eq!(code, 0, "{out}{error}");
+    for word in [
+        "PartRefused",
+        "RelayFailed",
+        "PartUndone",
+        "its parts in other lanes",
+        "agree",
+    ] {
+        assert!(out.contains(word), "{word} is missing in\n{out}");
+    }
 }
 
 /// The published cart shop's size: every short line of the lanes visited is named.
@@ -299,49 +353,5 @@ fn policies_hold_what_is_there_and_say_what_was_asked() {
         apart["policy"] = "per_line".into();
         let refused = world.post("/v1/holds", &apart).await;
         assert_eq!((refused.status, refused.code()), (422, "several_lanes"), "{refused:?}");
-    });
-}
-
-/// Between any two steps of a cart its reservers die; what becomes of it is the same as without.
-#[test]
-fn a_reserver_killed_between_any_two_steps_of_a_cart_changes_nothing() {
-    play(async {
-        // A dead member of the group is believed to live for some seconds: the deadline must not end the cart meanwhile.
-        let world = Arc::new(Setup::new().apart().with("HOLDFAST_RELAY_MS", 600_000).start().await);
-        let skus = one_sku_a_lane(&world, "killed", 1_000_000).await;
-        let mut sold = 0;
-        // A cart over four lanes: pending, three parts, confirmed. Each is decided, read back, and sent on.
-        let (every, few) = ([1, 2, 3, 4, 5], [2, 1, 5]);
-        for (index, point) in ["relay_decided", "relay_read_back", "relay_sent"]
-            .into_iter()
-            .enumerate()
-        {
-            let steps = &every[..times(0, every.len())];
-            for nth in if steps.is_empty() { &few[index..=index] } else { steps } {
-                for round in 0..times(1, 20) {
-                    world.kill("reserver").await;
-                    let armed = format!("forwards.{point}:{nth}");
-                    world.spawn_with("reserver", &[("HOLDFAST_FAIL_POINT", &armed)]).await;
-                    let (asking, lines) = (Arc::clone(&world), skus.clone());
-                    let key = format!("killed-{point}-{nth}-{round}");
-                    let asked = plumbing::task::spawn("cart", async move {
-                        let lines: Vec<(&str, i64)> = lines.iter().map(|sku| (sku.as_str(), 1)).collect();
-                        let held = asking.post_keyed("/v1/holds", &key, &cart(&lines, "ann")).await;
-                        assert_eq!(held.status, 201, "{armed}: {held:?}");
-                        let confirmed = asking.confirm(&held.hold_id()).await;
-                        assert_eq!(confirmed.status, 200, "{armed}: {confirmed:?}");
-                    });
-                    world.wait("reserver").await;
-                    world.spawn("reserver").await;
-                    asked.await.expect("no panic");
-                    sold += 1;
-                    for sku in &skus {
-                        settles(&world, sku, (1_000_000, 0, sold, 1_000_000 - sold)).await;
-                    }
-                }
-            }
-        }
-        let report = world.assert_verified().await;
-        assert_eq!(report.holds().get("confirmed"), Some(&(sold as u64)));
     });
 }

@@ -11,6 +11,8 @@ mod world;
 
 mod answers;
 mod bought;
+mod cart_kills;
+mod cart_races;
 mod carts;
 mod checkout;
 mod console;

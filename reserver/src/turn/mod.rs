@@ -45,6 +45,8 @@ const IDLE: Duration = Duration::from_millis(50);
 const CHORES: Duration = Duration::from_secs(1);
 /// How long a lane that must go waits for what it has published.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long a turn that must go waits for its reader to begin.
+const BEGIN: Duration = Duration::from_secs(1);
 /// How many records are taken in one go.
 const TAKE_MAX: usize = 1_024;
 
@@ -84,6 +86,8 @@ pub(crate) struct Turn<'a, W: World> {
     hole_at_end: Option<(i64, Instant)>,
     /// Cursor of the removal of older generations; `None` when there is nothing left to remove.
     cleanup: Option<u64>,
+    /// Partitions whose reading may not have begun: each says so by a record, or by its end.
+    unbegun: u8,
 }
 
 impl<'a, W: World> Turn<'a, W> {
@@ -126,12 +130,14 @@ impl<'a, W: World> Turn<'a, W> {
             end_seen_at: now,
             hole_at_end: None,
             cleanup: Some(0),
+            unbegun: 2,
         })
     }
 
     /// Where the fold stands, for the next turn of this process. Events whose forwards are not acknowledged must be
     /// read again, so it is the committed cursor's place that lasts, not this one.
     pub(crate) fn into_tail(mut self) -> Option<Tail> {
+        self.let_begin();
         match self.outbox.settled() {
             Ok(true) if self.forwards.is_empty() => Some(self.tail),
             _ => None,
@@ -140,6 +146,17 @@ impl<'a, W: World> Turn<'a, W> {
 
     fn now(&self) -> Instant {
         self.shared.world.now()
+    }
+
+    /// Lets the reader begin with what it was assigned. librdkafka aborts the process when a partition is let go that was
+    /// assigned again and has not begun (its assertion `rktp_started`): a turn may end before it has read anything.
+    fn let_begin(&mut self) {
+        let until = self.now() + BEGIN;
+        while self.unbegun > 0 && self.now() < until {
+            if let Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) = self.reader.poll(IDLE) {
+                self.unbegun -= 1;
+            }
+        }
     }
 
     /// Works until the turn is over, and says why it is.
@@ -224,7 +241,7 @@ impl<'a, W: World> Turn<'a, W> {
                     };
                     reading.event(&message, stop)?;
                 }
-                Err(KafkaError::PartitionEOF(_)) => {}
+                Err(KafkaError::PartitionEOF(_)) => self.unbegun = self.unbegun.saturating_sub(1),
                 Err(KafkaError::MessageConsumption(code)) if is_lasting(code) => {
                     return Err(End::Halt(format!("lane {} cannot be read: {code}", self.lane)));
                 }
@@ -316,7 +333,7 @@ impl<'a, W: World> Turn<'a, W> {
             ))
         })?;
         let relayed = Relayed::of(self.lane, &event, entry.traceparent.clone());
-        if relayed.is_some() {
+        if event.part.is_some() || event.hold.as_ref().is_some_and(|hold| hold.cart.is_some()) {
             failpoint::reach("forwards.relay_decided");
         }
         let span = plumbing::telemetry::tracing_enabled().then(|| {

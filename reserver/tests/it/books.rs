@@ -31,6 +31,10 @@ pub fn lane() -> Lane {
 
 /// One lane, its owner and its model.
 pub struct Books {
+    pub lane: Lane,
+    pub rules: Rules,
+    /// Whether Redis is so full that nothing new is held.
+    pub busy: bool,
     pub redis: LaneRedis,
     pub keys: LaneKeys,
     pub epoch: i64,
@@ -43,9 +47,17 @@ pub struct Books {
 impl Books {
     /// An empty lane under a prefix of its own, rebuilt from nothing as a first owner does.
     pub fn new() -> Self {
-        let keys = LaneKeys::new(&format!("test-{}", plumbing::id::random()), lane());
+        Self::of(lane(), RULES)
+    }
+
+    /// The same of any lane, under other rules.
+    pub fn of(lane: Lane, rules: Rules) -> Self {
+        let keys = LaneKeys::new(&format!("test-{}", plumbing::id::random()), lane);
         let redis = LaneRedis::connect(&redis_url(), keys.clone()).expect("Redis answers");
         let mut books = Self {
+            lane,
+            rules,
+            busy: false,
             redis,
             keys,
             epoch: 0,
@@ -108,12 +120,12 @@ impl Books {
 
     /// Decides a batch and returns its events.
     pub fn events(&mut self, entries: &[Entry]) -> Vec<Event> {
-        let packed = pack::batch(lane(), entries, &[], false, RULES);
+        let packed = pack::batch(self.lane, entries, &[], self.busy, self.rules);
         let Applied::Outcomes(outcomes) = self.redis.apply(self.epoch, &packed).expect("Redis answers") else {
             panic!("the lane is ours and whole");
         };
         let origin = Origin {
-            lane: lane(),
+            lane: self.lane,
             epoch: self.epoch,
         };
         entries

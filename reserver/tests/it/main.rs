@@ -6,5 +6,6 @@ mod differential;
 mod model;
 mod paying;
 mod rebuild;
+mod relay;
 mod scripts;
 mod stories;

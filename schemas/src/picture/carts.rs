@@ -4,10 +4,10 @@ use domain::{
     Cart, CartLine, HoldId, Invalid, Lane, PartId, PartState, PartTerms, Sku, Tenant, UserId, ledger::LedgerPart,
 };
 use serde::{Deserialize, Serialize};
-use sqlx::{Row, postgres::PgRow};
+use sqlx::{PgPool, Row, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Error, legal};
+use super::{Error, legal, read_lane};
 
 const PARTS: &str = "hold_parts";
 
@@ -89,6 +89,21 @@ fn cart_lines(stored: &[(u16, String, i64)]) -> Result<Vec<CartLine>, Invalid> {
             })
         })
         .collect()
+}
+
+/// What the lanes keep of all attempts of a cart, by attempt and lane.
+///
+/// # Errors
+/// [`Error`] when the database does not answer.
+pub async fn find_parts(pool: &PgPool, hold_id: HoldId) -> Result<Vec<(Lane, PartId, LedgerPart)>, Error> {
+    let query = "SELECT *, lines::text AS lines_json, cart::text AS cart_json FROM hold_parts \
+                  WHERE hold_id = $1 ORDER BY attempt, lane";
+    let rows = sqlx::query(query).bind(hold_id.uuid()).fetch_all(pool).await?;
+    let read = |row: &PgRow| {
+        let (id, part) = read_part(row)?;
+        Ok((read_lane(row)?, id, part))
+    };
+    rows.iter().map(read).collect()
 }
 
 /// Reads a row of `SELECT *, lines::text AS lines_json, cart::text AS cart_json`.

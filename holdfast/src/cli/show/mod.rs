@@ -1,11 +1,12 @@
 //! `show`.
 
+mod parts;
 mod sources;
 mod tell;
 
 use anyhow::Context as _;
 use clap::Args;
-use domain::{HoldId, HoldState, ledger::LedgerHold};
+use domain::{HoldId, HoldState, Lane, ledger::LedgerHold};
 use plumbing::{config::Connections, task};
 use schemas::picture::{self, StoredHold};
 use serde::Serialize;
@@ -13,6 +14,7 @@ use sqlx::PgPool;
 
 use super::{Outcome, time_text};
 use crate::log::Decoder;
+use parts::Part;
 use sources::{InRedis, Log};
 
 /// Everything that is known of one hold: its records, Redis, Postgres, and whether they agree.
@@ -73,6 +75,8 @@ struct Life {
     redis: Option<Side>,
     redis_due_at: Option<i64>,
     postgres: Option<Side>,
+    /// What the other lanes of a cart keep of it.
+    parts: Vec<Part>,
     movements: Vec<Movement>,
     order: Option<String>,
     agreement: Vec<String>,
@@ -80,6 +84,7 @@ struct Life {
 
 #[derive(Debug, Serialize, sqlx::FromRow)]
 struct Movement {
+    lane: i16,
     kind: String,
     sku: String,
     on_hand_change: i64,
@@ -96,14 +101,18 @@ impl Show {
         let stored = picture::find_hold(&pool, self.hold)
             .await
             .context("Postgres does not answer")?;
+        let stored_parts = parts::stored(&pool, self.hold).await?;
         let (hold, connections) = (self.hold, self.connections.clone());
         let from = stored.as_ref().map(|stored| stored.hold.terms.attempt);
-        let (log, redis) = task::thread("show", move || {
+        let (log, redis, parts) = task::thread("show", move || {
             let log = Log::read(&connections, hold, from, &decoder)?;
-            anyhow::Ok((log, sources::read_redis(&connections, hold)?))
+            let named = log.parts.keys().chain(stored_parts.keys()).copied().collect();
+            let in_redis = sources::read_parts(&connections, hold, &named)?;
+            let parts = parts::compare(&named, &log, &in_redis, &stored_parts);
+            anyhow::Ok((log, sources::read_redis(&connections, hold)?, parts))
         })
         .await??;
-        let life = life(&pool, self.hold, log, redis, stored).await?;
+        let life = life(&pool, self.hold, log, redis, stored, parts).await?;
         let nowhere = life.timeline.is_empty() && life.redis.is_none() && life.postgres.is_none();
         if nowhere {
             anyhow::bail!("hold {} is neither in the log nor in Redis nor in Postgres", self.hold);
@@ -127,16 +136,15 @@ async fn life(
     log: Log,
     redis: InRedis,
     stored: Option<StoredHold>,
+    parts: Vec<Part>,
 ) -> anyhow::Result<Life> {
-    let movements: Vec<Movement> = sqlx::query_as(
-        "SELECT kind, sku, on_hand_change, held_change, allocated_change, event_offset, decided_at FROM stock_movements \
-          WHERE lane = $1 AND command_offset >= $2 AND hold_id = $3 ORDER BY command_offset, sku",
-    )
-    .bind(i16::try_from(hold.lane().number())?)
-    .bind(stored.as_ref().map_or(0, |stored| stored.hold.terms.attempt))
-    .bind(hold.uuid())
-    .fetch_all(pool)
-    .await?;
+    let attempt = stored.as_ref().map(|stored| stored.hold.terms.attempt);
+    let mut movements: Vec<Movement> = Vec::new();
+    for (lane, first) in &log.first_asked {
+        let from = attempt.filter(|_| *lane == hold.lane()).unwrap_or(*first);
+        movements.extend(moved(pool, hold, *lane, from).await?);
+    }
+    movements.sort_by_key(|movement| movement.decided_at);
     let order: Option<(Option<String>, i64)> =
         sqlx::query_as("SELECT payment_ref, ordered_at FROM orders WHERE hold_id = $1 ORDER BY attempt DESC LIMIT 1")
             .bind(hold.uuid())
@@ -150,14 +158,15 @@ async fn life(
             .and_then(|side| HoldState::from_name(side.state))
             .is_some_and(|state| !state.is_final())
     };
-    let mut agreement = Vec::new();
+    let last_decided = log.last_decided.get(&hold.lane()).copied().unwrap_or(-1);
+    let mut agreement: Vec<String> = parts.iter().flat_map(|part| part.problems.clone()).collect();
     if in_redis != in_log && (in_redis.is_some() || live(&in_log)) {
-        agreement.push(apart("Redis", redis.fence, log.last_decided));
+        agreement.push(apart("Redis", redis.fence, last_decided));
     }
     let rejected = in_log.is_none() && in_postgres.as_ref().is_some_and(|side| side.state == "rejected");
     if in_postgres != in_log && !rejected {
         let decided = checkpoint.map(|checkpoint| checkpoint.state.last_command_offset);
-        agreement.push(apart("Postgres", decided, log.last_decided));
+        agreement.push(apart("Postgres", decided, last_decided));
     }
     Ok(Life {
         hold_id: hold.to_string(),
@@ -167,10 +176,36 @@ async fn life(
         redis: in_redis,
         redis_due_at: redis.due_at,
         postgres: in_postgres,
+        parts,
         movements,
         order: order.map(|(payment_ref, at)| format!("{} at {}", payment_ref.unwrap_or_default(), time_text(at))),
         agreement,
     })
+}
+
+/// What a hold moved in a lane, from a command on.
+async fn moved(pool: &PgPool, hold: HoldId, lane: Lane, from: i64) -> anyhow::Result<Vec<Movement>> {
+    let query = "SELECT lane, kind, sku, on_hand_change, held_change, allocated_change, event_offset, decided_at \
+                   FROM stock_movements WHERE lane = $1 AND command_offset >= $2 AND hold_id = $3 \
+                  ORDER BY command_offset, sku";
+    let movements = sqlx::query_as(query)
+        .bind(picture::lane_number(lane))
+        .bind(from)
+        .bind(hold.uuid());
+    Ok(movements.fetch_all(pool).await?)
+}
+
+/// The stories of several lanes as one, by time; where two records have the same, the event that caused the command is first.
+fn merge(timelines: Vec<Vec<Entry>>) -> Vec<Entry> {
+    let mut lanes: Vec<_> = timelines.into_iter().map(|lane| lane.into_iter().peekable()).collect();
+    let mut merged = Vec::new();
+    loop {
+        let first = |entry: &Entry| (entry.time_ms, entry.command.is_none());
+        let heads = lanes.iter_mut().enumerate();
+        let heads = heads.filter_map(|(place, lane)| Some((first(lane.peek()?), place)));
+        let Some((_, place)) = heads.min() else { return merged };
+        merged.extend(lanes[place].next());
+    }
 }
 
 fn apart(who: &str, at: Option<i64>, last_decided: i64) -> String {
@@ -185,7 +220,8 @@ fn apart(who: &str, at: Option<i64>, last_decided: i64) -> String {
 
 fn side(hold: &LedgerHold) -> Side {
     let terms = &hold.terms;
-    let lines: Vec<String> = hold.lines.iter().map(|(sku, units)| format!("{units} {sku}")).collect();
+    let all_lines = hold.all_lines();
+    let lines: Vec<String> = all_lines.iter().map(|(sku, units)| format!("{units} {sku}")).collect();
     Side {
         state: terms.state.name(),
         attempt: terms.attempt,

@@ -36,10 +36,35 @@ pub(super) fn render(life: &Life) -> String {
         ]);
     }
     out += &format!("{sides}\n");
+    if !life.parts.is_empty() {
+        let mut parts = table(&["lane", "attempt", "lines", "log", "Redis", "Postgres"]);
+        for part in &life.parts {
+            let state = |state: Option<&'static str>| state.unwrap_or("-").to_owned();
+            parts.add_row([
+                part.lane.to_string(),
+                part.attempt.to_string(),
+                part.lines.clone(),
+                state(part.log),
+                state(part.redis),
+                state(part.postgres),
+            ]);
+        }
+        out += &format!("\nits parts in other lanes\n{parts}\n");
+    }
     if !life.movements.is_empty() {
-        let mut movements = table(&["movement", "SKU", "on hand", "held", "allocated", "event", "decided"]);
+        let mut movements = table(&[
+            "lane",
+            "movement",
+            "SKU",
+            "on hand",
+            "held",
+            "allocated",
+            "event",
+            "decided",
+        ]);
         for movement in &life.movements {
             movements.add_row([
+                movement.lane.to_string(),
                 movement.kind.clone(),
                 movement.sku.clone(),
                 format!("{:+}", movement.on_hand_change),
