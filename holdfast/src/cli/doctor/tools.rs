@@ -28,7 +28,7 @@ pub(super) fn tools(kafka: bool, redis: bool, postgres: bool) -> Vec<Finding> {
             apt("openjdk-17-jre-headless"),
         ),
         need(
-            first_line("mvn", &["-v"]),
+            first_line("mvn", &["-B", "-v"]),
             "mvn (fetches Kafka and the registry)",
             !kafka,
             apt("maven"),
@@ -56,12 +56,14 @@ pub(super) fn tools(kafka: bool, redis: bool, postgres: bool) -> Vec<Finding> {
     ]
 }
 
-/// The first line that a program prints about itself; `None` when there is no such program.
+/// The line in which a program names its version, else the first that it prints; `None` when there is no such program.
 fn first_line(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
-    let line = text.lines().map(str::trim).find(|line| !line.is_empty())?;
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next()?;
+    let line = lines.find(|line| line.starts_with("Version ")).unwrap_or(first);
     Some(format!("{program}: {line}"))
 }
 
