@@ -21,6 +21,8 @@ const SKUS: usize = 4;
 const BUYERS: usize = 8;
 /// A buyer may take so long; some take longer.
 const CAP_S: u64 = 3;
+/// Lanes come to a new reserver when the killed one's session of 6 s is over; killed again before that, they never would.
+const TAKEOVER: Duration = Duration::from_secs(10);
 
 /// What a buyer does with an intent.
 #[derive(Clone, Copy)]
@@ -150,6 +152,9 @@ fn checkouts_while_roles_are_killed_end_served_or_refunded_by_everybodys_books()
             }
             shop.world.kill(victim).await;
             shop.world.spawn(victim).await;
+            if *victim == "reserver" {
+                tokio::time::sleep(TAKEOVER).await;
+            }
         }
         for buyer in buyers {
             buyer.await.expect("a buyer did not panic");
