@@ -5,14 +5,14 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Path, Query, Request, State},
-    http::{HeaderMap, StatusCode, header},
+    extract::{DefaultBodyLimit, Path, Query, Request, State, rejection::QueryRejection},
+    http::{HeaderMap, StatusCode},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use domain::{HoldId, Sku, Tenant};
-use plumbing::task;
+use plumbing::{problem, task};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -46,15 +46,12 @@ pub(crate) fn router(shared: Arc<Shared>, is_let_in: LetIn) -> Router {
 async fn gate(State(is_let_in): State<LetIn>, request: Request, next: Next) -> Response {
     match is_let_in(request.headers()) {
         true => next.run(request).await,
-        false => problem(StatusCode::UNAUTHORIZED, "unauthorized", "a bearer token is needed"),
+        false => problem::wanting_token(problem::respond(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "send `Authorization: Bearer` with the service's token",
+        )),
     }
-}
-
-fn problem(status: StatusCode, code: &str, detail: &str) -> Response {
-    let body = json!({"type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(),
-        "code": code, "detail": detail});
-    let kind = [(header::CONTENT_TYPE, "application/problem+json")];
-    (status, kind, body.to_string()).into_response()
 }
 
 impl Problem {
@@ -63,15 +60,9 @@ impl Problem {
             Self::NoHold => (StatusCode::NOT_FOUND, "hold_not_found"),
             Self::Closed(_) => (StatusCode::CONFLICT, "hold_closed"),
             Self::NoPrice => (StatusCode::UNPROCESSABLE_ENTITY, "no_price"),
-            Self::Later(_) | Self::Failed(_) => (StatusCode::SERVICE_UNAVAILABLE, "try_again"),
+            Self::Later(_) | Self::Failed(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         };
-        let mut answer = problem(status, code, &self.to_string());
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            answer
-                .headers_mut()
-                .insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
-        }
-        answer
+        problem::respond(status, code, &self.to_string())
     }
 }
 
@@ -80,7 +71,7 @@ fn failed(error: impl Into<anyhow::Error>) -> Response {
 }
 
 fn invalid(detail: &str) -> Response {
-    problem(StatusCode::BAD_REQUEST, "invalid", detail)
+    problem::respond(StatusCode::BAD_REQUEST, "invalid_request", detail)
 }
 
 fn tenant() -> Tenant {
@@ -118,7 +109,7 @@ async fn get_price(State(shared): App, Path(sku): Path<String>) -> Response {
     };
     match store::price(&shared.pool, &tenant(), sku.as_str()).await {
         Ok(Some((amount, currency))) => price_body(&sku, amount, &currency),
-        Ok(None) => problem(StatusCode::NOT_FOUND, "no_price", "this SKU has no price"),
+        Ok(None) => problem::respond(StatusCode::NOT_FOUND, "no_price", "this SKU has no price"),
         Err(error) => failed(error),
     }
 }
@@ -132,7 +123,11 @@ struct Place {
     cursor: Option<String>,
 }
 
-async fn list_prices(State(shared): App, Query(place): Query<Place>) -> Response {
+async fn list_prices(State(shared): App, place: Result<Query<Place>, QueryRejection>) -> Response {
+    let Query(place) = match place {
+        Ok(place) => place,
+        Err(rejection) => return invalid(&rejection.body_text()),
+    };
     let after = match place.cursor.as_deref().map(Sku::parse) {
         None => String::new(),
         Some(Ok(sku)) => sku.as_str().to_owned(),
@@ -192,7 +187,7 @@ async fn payment(State(shared): App, Path(hold_id): Path<String>) -> Response {
     };
     match store::newest(&shared.pool, hold_id).await {
         Ok(Some(payment)) => Json(shown(&payment, false)).into_response(),
-        Ok(None) => problem(StatusCode::NOT_FOUND, "no_payment", "no payment of this hold was begun"),
+        Ok(None) => problem::respond(StatusCode::NOT_FOUND, "no_payment", "no payment of this hold was begun"),
         Err(error) => failed(error),
     }
 }

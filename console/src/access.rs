@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Instant};
 
 use axum::{
     Json,
-    extract::{ConnectInfo, FromRequestParts, State},
+    extract::{ConnectInfo, FromRequestParts, State, rejection::JsonRejection},
     http::{Method, header, request::Parts},
     response::IntoResponse,
 };
@@ -117,8 +117,9 @@ pub struct Login {
 pub async fn log_in(
     State(app): State<App>,
     ConnectInfo(from): ConnectInfo<SocketAddr>,
-    Json(login): Json<Login>,
+    login: Result<Json<Login>, JsonRejection>,
 ) -> Answer {
+    let Json(login) = login?;
     if login.name.len() > users::TEXT_MAX {
         return Err(Problem::wrong_password());
     }

@@ -5,7 +5,7 @@
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::{Path, State, rejection::JsonRejection},
     response::IntoResponse,
 };
 use plumbing::{task, time};
@@ -86,7 +86,13 @@ pub struct Asked {
 }
 
 /// Sends one where it belongs. Again, in the same form, it changes nothing.
-pub async fn send(State(app): State<App>, person: Person, Path(offset): Path<u32>, Json(asked): Json<Asked>) -> Answer {
+pub async fn send(
+    State(app): State<App>,
+    person: Person,
+    Path(offset): Path<u32>,
+    asked: Result<Json<Asked>, JsonRejection>,
+) -> Answer {
+    let Json(asked) = asked?;
     person.must_be(Role::Operator)?;
     let copy = asked.corrected.map(|copy| copy.to_string()).unwrap_or_default();
     let begun = begin(&app, &person, offset, &copy).await?;

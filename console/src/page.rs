@@ -40,6 +40,8 @@ const FILES: &[(&str, &str)] = files![
 
 pub fn routes() -> Router<App> {
     Router::new()
+        // Whoever opens the bare address wants to look.
+        .route("/", get(|| async { Redirect::temporary("/console/") }))
         .route("/console", get(|| async { Redirect::permanent("/console/") }))
         .route("/console/", get(|| async { file("index.html") }))
         .route(

@@ -1,10 +1,11 @@
 //! Every "no" of the console: RFC 9457 problem details, like the API's.
 
 use axum::{
-    http::{StatusCode, header},
+    extract::rejection::{JsonRejection, QueryRejection},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
-use serde_json::json;
+use plumbing::problem;
 
 /// A "no" on its way to the page.
 #[derive(Debug)]
@@ -77,10 +78,23 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         tracing::debug!(code = self.code, "the console refused: {}", self.detail);
-        let body = json!({"code": self.code, "status": self.status.as_u16(), "title": self.detail, "detail": self.detail,
-            "type": format!("urn:holdfast:problem:{}", self.code)});
-        let kind = [(header::CONTENT_TYPE, "application/problem+json")];
-        (self.status, kind, body.to_string()).into_response()
+        problem::respond(self.status, self.code, &self.detail)
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::invalid(rejection.body_text())
+    }
+}
+
+impl From<JsonRejection> for Problem {
+    fn from(rejection: JsonRejection) -> Self {
+        let code = match rejection.status() {
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported_media_type",
+            _ => "invalid_request",
+        };
+        Self::new(rejection.status(), code, rejection.body_text())
     }
 }
 

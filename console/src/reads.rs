@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::{Path, Query, State, rejection::QueryRejection},
     response::IntoResponse,
 };
 use domain::{HoldId, Sku};
@@ -43,7 +43,8 @@ struct Movement {
 }
 
 /// The last movements of a SKU, newest first.
-pub async fn movements(State(app): State<App>, _person: Person, Query(of): Query<OfSku>) -> Answer {
+pub async fn movements(State(app): State<App>, _person: Person, of: Result<Query<OfSku>, QueryRejection>) -> Answer {
+    let Query(of) = of?;
     let sku = Sku::parse(&of.sku).map_err(|invalid| Problem::invalid(invalid.to_string()))?;
     let pool = app.pool.clone();
     let reading = task::spawn("console-movements", async move {

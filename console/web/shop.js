@@ -71,7 +71,9 @@ function basketOf({ me, mayAct, onLeave, priced }) {
   const clocks = new Map(); // hold id -> how to tick
   const looking = new Map(); // hold id -> timer
   const ticking = setInterval(() => clocks.forEach((tick) => tick()), 250);
+  let hasLeft = false;
   onLeave(() => {
+    hasLeft = true;
     clearInterval(ticking);
     looking.forEach(clearTimeout);
   });
@@ -85,7 +87,9 @@ function basketOf({ me, mayAct, onLeave, priced }) {
 
   function later(id, wait) {
     clearTimeout(looking.get(id));
-    looking.set(id, setTimeout(() => put(id, Math.min(wait * 1.5, RARELY_MS)).catch(() => {}), wait));
+    if (hasLeft) return;
+    const longer = Math.min(wait * 1.5, RARELY_MS);
+    looking.set(id, setTimeout(() => put(id, longer).catch(() => later(id, longer)), wait)); // No answer is no news: it is asked again.
   }
 
   function drop(id) {
@@ -126,7 +130,7 @@ function basketOf({ me, mayAct, onLeave, priced }) {
     if (!["confirmed", "shipped"].includes(hold.state)) return [tag(hold.state), ["pending", "paying"].includes(hold.state)];
     const order = await get(`v1/orders/${id}`).catch(() => null);
     const word = ORDERS[order?.state];
-    const isOnItsWay = !order || ["paid", "fulfilling"].includes(order.state);
+    const isOnItsWay = !["fulfilled", "refunded"].includes(order?.state); // Confirmed comes before the payment is noted as paid.
     return [[word !== "shipped" && tag("confirmed"), word && tag(word), order?.carrier_reference && h("span", { class: "soft" }, order.carrier_reference)].filter(Boolean), isOnItsWay];
   }
 

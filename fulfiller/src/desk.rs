@@ -5,14 +5,14 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{Path, Query, Request, State},
+    extract::{Path, Query, Request, State, rejection::QueryRejection},
     http::{HeaderMap, StatusCode},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use domain::{HoldId, Key, OrderState, OrderStep, Quantity, Sku, Text};
-use plumbing::{config::Connections, postgres, task};
+use plumbing::{config::Connections, postgres, problem::wanting_token, task};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
@@ -25,6 +25,8 @@ const PAGE: i64 = 100;
 const API: &str = "api";
 
 type Answer = Result<Response, Problem>;
+/// What a list is asked for; a bad query is a problem like any other.
+type Listing = Result<Query<Wanted>, QueryRejection>;
 /// Whether a call shows the service's token.
 type LetIn = Arc<dyn Fn(&HeaderMap) -> bool + Send + Sync>;
 
@@ -55,7 +57,7 @@ async fn gate(State(is_let_in): State<LetIn>, request: Request, next: Next) -> R
     if is_let_in(request.headers()) {
         next.run(request).await
     } else {
-        Problem::unauthorized().into_response()
+        wanting_token(Problem::unauthorized().into_response())
     }
 }
 
@@ -120,7 +122,8 @@ struct Wanted {
     cursor: Option<String>,
 }
 
-async fn list(State(pool): State<PgPool>, Query(wanted): Query<Wanted>) -> Answer {
+async fn list(State(pool): State<PgPool>, listing: Listing) -> Answer {
+    let Query(wanted) = listing?;
     if let Some(state) = &wanted.state
         && OrderState::from_name(state).is_none()
     {
@@ -129,7 +132,8 @@ async fn list(State(pool): State<PgPool>, Query(wanted): Query<Wanted>) -> Answe
     page(pool, wanted).await
 }
 
-async fn failed(State(pool): State<PgPool>, Query(wanted): Query<Wanted>) -> Answer {
+async fn failed(State(pool): State<PgPool>, listing: Listing) -> Answer {
+    let Query(wanted) = listing?;
     let state = Some(OrderState::Failed.name().to_owned());
     page(pool, Wanted { state, ..wanted }).await
 }

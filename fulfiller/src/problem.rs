@@ -1,10 +1,11 @@
 //! Every "no" of the desk: RFC 9457 problem details, as the API's.
 
 use axum::{
-    http::{StatusCode, header},
+    extract::rejection::QueryRejection,
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
-use serde_json::json;
+use plumbing::problem;
 
 /// A "no" on its way to the client.
 #[derive(Debug)]
@@ -44,10 +45,13 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = json!({"type": format!("urn:holdfast:problem:{}", self.code), "code": self.code,
-            "status": self.status.as_u16(), "title": self.detail, "detail": self.detail});
-        let kind = [(header::CONTENT_TYPE, "application/problem+json")];
-        (self.status, kind, body.to_string()).into_response()
+        problem::respond(self.status, self.code, &self.detail)
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::invalid(rejection.body_text())
     }
 }
 

@@ -1,10 +1,11 @@
 //! Every "no" of the API: RFC 9457 problem details with a stable `code`.
 
 use axum::{
-    http::{HeaderValue, StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use domain::{Invalid, Reason, Shortage};
+use plumbing::problem;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -87,14 +88,6 @@ impl Code {
             Self::TooManyRequests => "Too many calls are in flight",
             Self::Internal => "A fault of the service",
             Self::Unavailable => "The service cannot answer now",
-        }
-    }
-
-    /// Seconds after which the same call may succeed.
-    fn retry_after(self) -> Option<u32> {
-        match self {
-            Self::TooManyRequests | Self::Unavailable | Self::Refused(Reason::Busy | Reason::CartTimedOut) => Some(1),
-            _ => None,
         }
     }
 }
@@ -283,19 +276,19 @@ impl Problem {
     /// Its body.
     #[must_use]
     pub fn json(&self) -> String {
-        let problem = &*self.0;
-        let code = problem.code;
+        let told = &*self.0;
+        let code = told.code;
         serde_json::to_string(&ProblemBody {
-            kind: format!("urn:holdfast:problem:{}", code.name()),
+            kind: problem::kind(code.name()),
             title: code.title(),
             status: code.status().as_u16(),
-            detail: &problem.detail,
+            detail: &told.detail,
             code: code.name(),
-            request_id: problem.request_id.as_deref(),
-            hold_id: problem.hold_id.as_deref(),
-            shortages: &problem.shortages,
-            retry: !problem.shortages.is_empty() && problem.shortages.iter().all(|shortage| shortage.retry),
-            as_of: problem.as_of,
+            request_id: told.request_id.as_deref(),
+            hold_id: told.hold_id.as_deref(),
+            shortages: &told.shortages,
+            retry: !told.shortages.is_empty() && told.shortages.iter().all(|shortage| shortage.retry),
+            as_of: told.as_of,
         })
         .expect("texts and numbers are JSON")
     }
@@ -338,25 +331,17 @@ impl From<Invalid> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = self.json();
-        let problem = *self.0;
-        let code = problem.code;
+        let told = *self.0;
+        let code = told.code;
         tracing::debug!(
             code = code.name(),
-            request_id = problem.request_id,
+            request_id = told.request_id,
             "refused: {}",
-            problem.detail
+            told.detail
         );
-        let mut response = (code.status(), body).into_response();
-        let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
-        if let Some(seconds) = code.retry_after() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
+        let mut response = problem::framed(code.status(), body);
         if code == Code::Unauthorized {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response = problem::wanting_token(response);
         }
         response.extensions_mut().insert(Outcome(code.name()));
         response

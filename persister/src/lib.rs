@@ -11,14 +11,12 @@
 //! The consumer group only hints which persister works on a lane. Two on one lane do no harm: each transaction moves the
 //! lane's offset from where it read, and whoever finds it moved starts again from there.
 
-mod copy;
-mod fresh;
 mod lane;
 mod reader;
 mod rows;
 mod sales;
+mod statements;
 mod supervise;
-mod upserts;
 mod watch;
 mod write;
 

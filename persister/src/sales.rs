@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use crate::{rows::Rows, upserts::column};
+use crate::{rows::Rows, statements::column};
 
 /// One order a confirmation.
 pub(crate) async fn write_orders(connection: &mut PgConnection, lane: i16, rows: &Rows<'_>) -> Result<(), sqlx::Error> {

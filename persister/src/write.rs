@@ -1,9 +1,7 @@
 //! One batch, one transaction: the lane's offset, the ids of its events, and the rows that they make.
 //!
-//! The offset moves from where it was read, so each event comes once, and what it makes is new: `fresh` copies it in. Should some of
-//! it be there all the same (somebody has set the offset back), the batch is written beside it by `upserts`.
-
-use std::collections::HashSet;
+//! The offset moves from where it was read, so each event comes once, and what it makes is new. Should some of it be there all the
+//! same (somebody has set the offset back), the batch is rolled back and written beside it.
 
 use domain::Lane;
 use plumbing::{
@@ -12,14 +10,13 @@ use plumbing::{
 };
 use schemas::picture::{self, Checkpoint, lane_number};
 use sqlx::{PgConnection, PgPool};
-use uuid::Uuid;
 
 use crate::{
-    fresh,
     lane::Fault,
     reader::{Batch, Decided},
     rows::Rows,
-    sales, upserts,
+    sales,
+    statements::{self, Manner},
 };
 
 /// Where a lane stands; its row is made when it has none: nothing of the lane is in the picture yet.
@@ -32,15 +29,6 @@ pub(crate) async fn start(pool: &PgPool, lane: Lane) -> Result<Checkpoint, Fault
         .execute(pool)
         .await?;
     Ok(picture::checkpoint(pool, lane).await?.unwrap_or_default())
-}
-
-/// How a batch is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Manner {
-    /// Nothing of it is there.
-    New,
-    /// Some of it may be.
-    Beside,
 }
 
 /// Writes a batch, all of it or nothing, and says how many rows. Must not be dropped half-way.
@@ -72,41 +60,22 @@ async fn transaction(pool: &PgPool, lane: Lane, batch: &Batch, manner: Manner) -
 }
 
 async fn rows(connection: &mut PgConnection, lane: i16, batch: &Batch, manner: Manner) -> Result<usize, Fault> {
-    let new = match manner {
-        Manner::New => {
-            fresh::write_events(connection, lane, &batch.decided).await?;
-            NewEvents {
-                count: batch.decided.len(),
-                only: None,
-            }
-        }
-        Manner::Beside => new_events(connection, lane, &batch.decided).await?,
-    };
+    let new = statements::write_events(connection, lane, &batch.decided, manner).await?;
     failpoint::reach("persister.events_noted");
-    let rows = Rows::of(batch.decided.iter().filter(|decided| new.is_new(decided)));
-    upserts::write_stock(connection, lane, &rows).await?;
-    match manner {
-        Manner::New => {
-            fresh::write_holds(connection, lane, &rows).await?;
-            upserts::write_holds(connection, lane, &rows, |hold| !hold.is_new).await?;
-            failpoint::reach("persister.holds_written");
-            fresh::write_lines(connection, &rows).await?;
-            fresh::write_movements(connection, lane, &rows).await?;
-        }
-        Manner::Beside => {
-            upserts::write_holds(connection, lane, &rows, |_| true).await?;
-            failpoint::reach("persister.holds_written");
-            upserts::write_lines(connection, &rows).await?;
-            upserts::write_movements(connection, lane, &rows).await?;
-        }
-    }
-    fresh::write_requests(connection, lane, &rows).await?;
-    upserts::write_parts(connection, lane, &rows).await?;
-    upserts::write_counted(connection, lane, &rows).await?;
-    upserts::write_remembered(connection, lane, &rows).await?;
+    let is_new = |decided: &&Decided| new.contains(&decided.event.event_id.uuid());
+    let rows = Rows::of(batch.decided.iter().filter(is_new));
+    statements::write_stock(connection, lane, &rows).await?;
+    statements::write_holds(connection, lane, &rows, manner).await?;
+    failpoint::reach("persister.holds_written");
+    statements::write_lines(connection, &rows, manner).await?;
+    statements::write_movements(connection, lane, &rows, manner).await?;
+    statements::write_requests(connection, lane, &rows).await?;
+    statements::write_parts(connection, lane, &rows).await?;
+    statements::write_counted(connection, lane, &rows).await?;
+    statements::write_remembered(connection, lane, &rows).await?;
     sales::write_orders(connection, lane, &rows).await?;
     sales::write_refunds(connection, lane, &rows).await?;
-    Ok(rows.count() + new.count)
+    Ok(rows.count() + new.len())
 }
 
 /// One span an event, in its request's trace, from here to the commit.
@@ -151,40 +120,4 @@ async fn move_offset(connection: &mut PgConnection, lane: i16, batch: &Batch) ->
         .rows_affected();
     // Another persister has moved past us: stop before we write its past again.
     if moved == 1 { Ok(()) } else { Err(Fault::Moved) }
-}
-
-/// Which events of a batch are in no transaction before it.
-struct NewEvents {
-    count: usize,
-    /// `None`: all.
-    only: Option<HashSet<Uuid>>,
-}
-
-impl NewEvents {
-    fn is_new(&self, decided: &Decided) -> bool {
-        self.only
-            .as_ref()
-            .is_none_or(|only| only.contains(&decided.event.event_id.uuid()))
-    }
-}
-
-async fn new_events(connection: &mut PgConnection, lane: i16, decided: &[Decided]) -> Result<NewEvents, Fault> {
-    let query = "INSERT INTO processed_events (event_id, lane, event_offset, decided_at) \
-                 SELECT event_id, $1, event_offset, decided_at \
-                 FROM UNNEST($2::uuid[], $3::bigint[], $4::bigint[]) AS new (event_id, event_offset, decided_at) \
-                 ON CONFLICT DO NOTHING RETURNING event_id";
-    let ids: Vec<Uuid> = decided.iter().map(|decided| decided.event.event_id.uuid()).collect();
-    let offsets: Vec<i64> = decided.iter().map(|decided| decided.offset).collect();
-    let times: Vec<i64> = decided.iter().map(|decided| decided.event.decided_at).collect();
-    let new: Vec<Uuid> = sqlx::query_scalar(query)
-        .bind(lane)
-        .bind(&ids)
-        .bind(&offsets)
-        .bind(&times)
-        .fetch_all(connection)
-        .await?;
-    Ok(NewEvents {
-        count: new.len(),
-        only: (new.len() < decided.len()).then(|| new.into_iter().collect()),
-    })
 }

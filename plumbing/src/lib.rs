@@ -16,6 +16,7 @@ pub mod http;
 pub mod id;
 pub mod kafka;
 pub mod postgres;
+pub mod problem;
 pub mod service;
 pub mod stop;
 pub mod task;

@@ -25,7 +25,7 @@ use crate::{
     log,
     open::{Unforwarded, What},
     pack,
-    world::{LogWriter as _, World},
+    world::{LogReader as _, LogWriter as _, World},
 };
 
 /// The first produce of this turn that failed; its result is unknown, so the turn is over.
@@ -325,6 +325,14 @@ impl<'a, W: World> Outbox<'a, W> {
         let reader = self.shared.world.reader("holdfast-reserver-forward")?;
         let mut found = None;
         let topic = &self.shared.topics.commands;
+        let (first, _) = reader.bounds(topic, self.lane.partition())?;
+        if offset < first {
+            return Err(End::Halt(format!(
+                "command {offset} of {topic}/{} must be sent to its own lane, but the topic begins at {first}: retention is shorter \
+                 than the reserver was away. Its sender must send it again; then reset the group `{}` behind the event that decided it",
+                self.lane, self.shared.forwards_group
+            )));
+        }
         let place = (topic.as_str(), self.lane.partition(), offset);
         log::read(&self.shared.world, &reader, place, stop, |message| {
             if message.offset() == offset

@@ -7,8 +7,8 @@ use domain::HoldId;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Outcome, table, time_text};
-use crate::http::{Api, HttpOptions};
+use super::{Outcome, call::Call, table, time_text};
+use crate::http::Api;
 
 /// Orders that could not be shipped.
 #[derive(Args, Debug)]
@@ -53,16 +53,6 @@ struct Act {
     call: Call,
 }
 
-#[derive(Args, Debug)]
-struct Call {
-    /// Print the API's own JSON
-    #[arg(long)]
-    json: bool,
-
-    #[command(flatten)]
-    http: HttpOptions,
-}
-
 impl Failed {
     pub async fn run(self) -> anyhow::Result<Outcome> {
         match self.what {
@@ -94,17 +84,6 @@ impl Act {
         let order = api.call(Method::POST, &path, None, Some(&body)).await?.success()?;
         self.call
             .print(&order, || format!("✓ {} is {}\n", self.hold_id, text(&order, "state")))
-    }
-}
-
-impl Call {
-    fn print(&self, json: &Value, text: impl FnOnce() -> String) -> anyhow::Result<()> {
-        let text = match self.json {
-            true => format!("{}\n", serde_json::to_string_pretty(json)?),
-            false => text(),
-        };
-        super::print(&text);
-        Ok(())
     }
 }
 

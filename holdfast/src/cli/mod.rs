@@ -2,6 +2,7 @@
 
 mod alone;
 mod bench;
+mod call;
 mod console;
 mod dead_letters;
 mod demo;

@@ -5,8 +5,8 @@ use domain::Sku;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Outcome, table};
-use crate::http::{Api, HttpOptions};
+use super::{Outcome, call::Call, table};
+use crate::http::Api;
 
 /// What SKUs cost, over HTTP.
 #[derive(Args, Debug)]
@@ -47,16 +47,6 @@ struct Get {
     call: Call,
 }
 
-#[derive(Args, Debug)]
-struct Call {
-    /// Print the API's own JSON
-    #[arg(long)]
-    json: bool,
-
-    #[command(flatten)]
-    http: HttpOptions,
-}
-
 impl Prices {
     pub async fn run(self) -> anyhow::Result<Outcome> {
         match self.what {
@@ -65,31 +55,26 @@ impl Prices {
                 let body = json!({"amount": set.amount, "currency": set.currency.to_ascii_lowercase()});
                 let path = format!("/v1/prices/{}", set.sku);
                 let price = api.call(Method::PUT, &path, None, Some(&body)).await?.success()?;
-                set.call.show(vec![price])?;
+                show(&set.call, vec![price])?;
             }
             What::Get(get) => {
                 let api = Api::new(&get.call.http)?;
                 let price = api.get(&format!("/v1/prices/{}", get.sku)).await?.success()?;
-                get.call.show(vec![price])?;
+                show(&get.call, vec![price])?;
             }
             What::List(call) => {
                 let prices = Api::new(&call.http)?.list("/v1/prices", "prices").await?;
-                call.show(prices)?;
+                show(&call, prices)?;
             }
         }
         Ok(Outcome::Fine)
     }
 }
 
-impl Call {
-    fn show(&self, prices: Vec<Value>) -> anyhow::Result<()> {
-        let text = match self.json {
-            true => format!("{}\n", serde_json::to_string_pretty(&prices)?),
-            false => format!("{}\n", render(&prices)),
-        };
-        super::print(&text);
-        Ok(())
-    }
+/// An array, whatever was asked for.
+fn show(call: &Call, prices: Vec<Value>) -> anyhow::Result<()> {
+    let table = format!("{}\n", render(&prices));
+    call.print(&Value::Array(prices), || table)
 }
 
 fn render(prices: &[Value]) -> comfy_table::Table {

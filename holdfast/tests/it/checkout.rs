@@ -49,7 +49,7 @@ fn a_stripe_that_is_away_gives_the_hold_its_time_back_and_the_buyer_tries_again(
         proxy.cut();
         for attempt in 1..=2 {
             let answer = shop.begin(&hold, "automatic").await;
-            assert_eq!((answer.status, answer.code()), (503, "try_again"), "{answer:?}");
+            assert_eq!((answer.status, answer.code()), (503, "unavailable"), "{answer:?}");
             assert_eq!(answer.header("retry-after"), Some("1"));
             let payment = shop.payment_becomes(&hold, "aborted").await;
             assert_eq!(payment["payment_ref"], format!("pay-{hold}-{attempt}"));

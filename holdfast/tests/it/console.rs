@@ -168,8 +168,8 @@ fn the_console_alone_speaks_to_an_api_elsewhere() {
             .await;
         let url = format!("http://127.0.0.1:{port}/console");
         let page = world
-            .eventually("the page", async || {
-                let page = world.client.get(format!("{url}/")).send().await;
+            .eventually("the page, from the bare address", async || {
+                let page = world.client.get(format!("http://127.0.0.1:{port}/")).send().await;
                 page.map_err(|error| error.to_string())
             })
             .await;

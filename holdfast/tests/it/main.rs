@@ -20,6 +20,7 @@ mod crash;
 mod dead_letters;
 mod documentation;
 mod fulfilment;
+mod halts;
 mod input;
 mod kills;
 mod live_stock;

@@ -24,7 +24,7 @@ use crate::{
 const NOWHERE: &str = "postgres://holdfast:holdfast@127.0.0.1:9/nothing";
 
 /// A world that has sold something in lane 1, and whose roles have ended.
-async fn sold() -> World {
+pub async fn sold() -> World {
     let world = Setup::new().start().await;
     let sku = world.sku_in(lane(1), "rebuilt");
     world.stock(&sku, 50).await;
@@ -45,12 +45,12 @@ async fn sold() -> World {
     world
 }
 
-fn redis(connections: &Connections) -> redis::Connection {
+pub fn redis(connections: &Connections) -> redis::Connection {
     let client = redis::Client::open(connections.redis_url.expose()).expect("a URL");
     client.get_connection().expect("Redis answers")
 }
 
-fn admin(world: &World) -> AdminClient<DefaultClientContext> {
+pub fn admin(world: &World) -> AdminClient<DefaultClientContext> {
     let client = plumbing::kafka::client::admin(&world.connections.kafka_brokers, "test");
     client.create().expect("an admin")
 }
@@ -72,7 +72,7 @@ async fn make_anew(world: &World, topic: &str, clock: &str) {
 }
 
 /// Deletes the records of lane 1 before an offset.
-async fn delete_before(world: &World, topic: &str, offset: i64) {
+pub async fn delete_before(world: &World, topic: &str, offset: i64) {
     let mut before = TopicPartitionList::new();
     before
         .add_partition_offset(topic, 1, Offset::Offset(offset))

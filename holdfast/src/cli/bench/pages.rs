@@ -4,7 +4,11 @@ use std::fmt::Write as _;
 
 use bench::plot;
 
-use super::{report::Report, targets};
+use super::{
+    report::Report,
+    series::{Point, Series},
+    targets,
+};
 
 const ABOUT: &str = "\
 # Measurements
@@ -15,10 +19,15 @@ means, and how it is measured: [PERFORMANCE.md](../PERFORMANCE.md). Engines, rol
 
 /// Every file, by name.
 pub fn all(report: &Report) -> Vec<(String, String)> {
-    let plots = report.series().iter().flat_map(|(series, points)| series.plots(points));
+    let plots = measured(report).flat_map(|(series, points)| series.plots(points));
     let mut files: Vec<_> = plots.map(|(name, plot)| (name, plot.svg())).collect();
     files.push(("README.md".to_owned(), page(report)));
     files
+}
+
+/// The series with something to show. What there was no time for is named as trouble.
+fn measured(report: &Report) -> impl Iterator<Item = &(Series, Vec<Point>)> {
+    report.series().iter().filter(|(_, points)| !points.is_empty())
 }
 
 fn page(report: &Report) -> String {
@@ -36,7 +45,7 @@ fn page(report: &Report) -> String {
     }
     targets(report, &mut page);
     scenarios(report, &mut page);
-    for (series, points) in report.series() {
+    for (series, points) in measured(report) {
         let _ = writeln!(page, "\n## {}\n", series.title);
         for (name, _) in series.plots(points) {
             let _ = writeln!(page, "![{}]({name})", series.title);

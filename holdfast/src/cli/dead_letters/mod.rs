@@ -7,12 +7,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use domain::{Command, CommandBody, Lane, Source};
+use domain::{Command, CommandBody, Lane, Sku, Source};
 use plumbing::{
     config::Connections,
     kafka::producer::{ProduceError, Producer, Record as NewRecord},
     task,
 };
+use reserver::pack;
 use schemas::{DecodeError, Topics, headers};
 
 use super::{Outcome, table, time_text};
@@ -229,37 +230,22 @@ async fn send(
     })
 }
 
-/// The lane where a command belongs, and what it is about: its record's key.
+/// The lane where a command belongs (of a cart's lanes the lowest decides), and what it is about: its record's key.
 fn home_of(command: &Command, lanes: u16) -> (Lane, String) {
-    match &command.body {
+    let body = &command.body;
+    let home = *pack::lanes_of(body, lanes).first().expect("a command has a lane");
+    let is_at_home = |sku: &&Sku| Lane::of_sku(sku, lanes) == home;
+    let about = match body {
         CommandBody::Reserve(reserve) => {
-            // The lowest lane of a cart's lines decides on it.
-            let lines = reserve
-                .lines
-                .into_iter()
-                .map(|line| (Lane::of_sku(&line.sku, lanes), &line.sku));
-            let (home, sku) = lines.min().expect("a cart has at least one line");
-            (home, sku.to_string())
+            let mut skus = reserve.lines.into_iter().map(|line| &line.sku);
+            skus.find(is_at_home).map(Sku::to_string)
         }
         CommandBody::AdjustStock { sku, .. }
         | CommandBody::ConfigureSku { sku, .. }
-        | CommandBody::ReturnStock { sku, .. } => (Lane::of_sku(sku, lanes), sku.to_string()),
-        CommandBody::Relay { part, lane, .. } | CommandBody::Follow { part, lane, .. } => {
-            (*lane, part.hold_id.to_string())
-        }
-        CommandBody::RelayDone { part } | CommandBody::RelayFailed { part, .. } => {
-            (part.hold_id.lane(), part.hold_id.to_string())
-        }
-        CommandBody::Confirm { hold_id, .. }
-        | CommandBody::Cancel { hold_id, .. }
-        | CommandBody::Extend { hold_id, .. }
-        | CommandBody::Release { hold_id, .. }
-        | CommandBody::BeginPayment { hold_id, .. }
-        | CommandBody::AbortPayment { hold_id, .. }
-        | CommandBody::Ship { hold_id, .. }
-        | CommandBody::Unallocate { hold_id, .. }
-        | CommandBody::RequireRefund { hold_id, .. } => (hold_id.lane(), hold_id.to_string()),
-    }
+        | CommandBody::ReturnStock { sku, .. } => Some(sku.to_string()),
+        _ => body.hold_id().map(|hold_id| hold_id.to_string()),
+    };
+    (home, about.unwrap_or_default())
 }
 
 async fn read_all(connections: &Connections) -> anyhow::Result<Vec<Record>> {

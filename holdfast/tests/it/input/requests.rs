@@ -163,7 +163,6 @@ pub(super) fn bodies(hold: &str) -> Vec<Bad> {
 
 pub(super) fn paths() -> Vec<Bad> {
     let mut all: Vec<_> = [
-        "/",
         "/v1",
         "/v1/hold",
         "/v2/holds",
@@ -190,6 +189,13 @@ pub(super) fn paths() -> Vec<Bad> {
             "/v1/stock?cursor=%00",
             "/v1/stock/mug?command=x",
             "/v1/stock/mug?command=-1",
+            "/v1/orders?limit=2",
+            "/v1/orders?state=lost",
+            "/v1/orders/x",
+            "/v1/admin/failed?state=paid&x=1",
+            "/v1/prices?limit=1",
+            "/v1/prices/%7B%7D",
+            "/v1/holds/x/payment",
         ]
         .map(Bad::get),
     );

@@ -1,14 +1,73 @@
-//! Rows that may be there already: set-based statements that leave what is newer.
+//! The rows of a batch: one set-based statement for each table.
+//!
+//! What a batch makes is new, and `ON CONFLICT` costs Postgres a look-up of every key; so it is left out where [`Manner`] allows.
+
+use std::collections::HashSet;
 
 use schemas::picture::{self, lane_number};
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
-use crate::rows::{HoldRow, Rows, shortages_json};
+use crate::{
+    reader::Decided,
+    rows::{HoldRow, Rows, shortages_json},
+};
+
+/// How a batch is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// Nothing that it makes is there; else the statements fail.
+    New,
+    /// Some of it may be, and stays.
+    Beside,
+}
+
+impl Manner {
+    fn on_conflict(self) -> &'static str {
+        match self {
+            Self::New => "",
+            Self::Beside => "ON CONFLICT DO NOTHING",
+        }
+    }
+}
 
 /// A column of a set-based statement.
 pub(crate) fn column<R, T>(rows: impl Iterator<Item = R>, value: impl FnMut(R) -> T) -> Vec<T> {
     rows.map(value).collect()
+}
+
+/// The ids of the events; returns those that no transaction before it had.
+pub(crate) async fn write_events(
+    connection: &mut PgConnection,
+    lane: i16,
+    decided: &[Decided],
+    manner: Manner,
+) -> Result<HashSet<Uuid>, sqlx::Error> {
+    let query = format!(
+        "INSERT INTO processed_events (event_id, lane, event_offset, decided_at) \
+         SELECT event_id, $1, event_offset, decided_at \
+         FROM UNNEST($2::uuid[], $3::bigint[], $4::bigint[]) AS new (event_id, event_offset, decided_at) {}",
+        manner.on_conflict()
+    );
+    let ids = column(decided.iter(), |decided| decided.event.event_id.uuid());
+    let offsets = column(decided.iter(), |decided| decided.offset);
+    let times = column(decided.iter(), |decided| decided.event.decided_at);
+    match manner {
+        Manner::New => {
+            let query = sqlx::query(AssertSqlSafe(query))
+                .bind(lane)
+                .bind(&ids)
+                .bind(offsets)
+                .bind(times);
+            query.execute(connection).await?;
+            Ok(ids.into_iter().collect())
+        }
+        Manner::Beside => {
+            let query = sqlx::query_scalar(AssertSqlSafe(query + " RETURNING event_id"));
+            let query = query.bind(lane).bind(ids).bind(offsets).bind(times);
+            Ok(query.fetch_all(connection).await?.into_iter().collect())
+        }
+    }
 }
 
 /// Counters and policies.
@@ -49,18 +108,40 @@ pub(crate) async fn write_stock(connection: &mut PgConnection, lane: i16, rows: 
     Ok(())
 }
 
-/// Those holds that `which` takes.
+/// Holds as the batch leaves them: those that it makes, and those that it changes.
 pub(crate) async fn write_holds(
     connection: &mut PgConnection,
     lane: i16,
     rows: &Rows<'_>,
+    manner: Manner,
+) -> Result<(), sqlx::Error> {
+    match manner {
+        Manner::New => {
+            insert_holds(connection, lane, rows, |hold| hold.is_new, "").await?;
+            insert_holds(connection, lane, rows, |hold| !hold.is_new, UPDATE_HOLD).await
+        }
+        Manner::Beside => insert_holds(connection, lane, rows, |_| true, UPDATE_HOLD).await,
+    }
+}
+
+const UPDATE_HOLD: &str = "ON CONFLICT (hold_id, attempt) DO UPDATE SET state = EXCLUDED.state, expires_at = EXCLUDED.expires_at, \
+     changed_at = EXCLUDED.changed_at, payment_ref = EXCLUDED.payment_ref, reason = EXCLUDED.reason, \
+     reject_reason = EXCLUDED.reject_reason, \
+     shortages = EXCLUDED.shortages, command_offset = EXCLUDED.command_offset, remaining_ms = EXCLUDED.remaining_ms";
+
+async fn insert_holds(
+    connection: &mut PgConnection,
+    lane: i16,
+    rows: &Rows<'_>,
     which: fn(&HoldRow<'_>) -> bool,
+    on_conflict: &str,
 ) -> Result<(), sqlx::Error> {
     let holds = || rows.holds.iter().filter(|(_, row)| which(row));
     if holds().next().is_none() {
         return Ok(());
     }
-    let query = "INSERT INTO holds (hold_id, attempt, lane, tenant, state, user_id, idempotency_key, key_bits, \
+    let query = format!(
+        "INSERT INTO holds (hold_id, attempt, lane, tenant, state, user_id, idempotency_key, key_bits, \
          fingerprint, created_at, expires_at, changed_at, policy, external_ref, payment_ref, reason, reject_reason, \
          shortages, command_offset, remaining_ms, cart, asked) \
          SELECT hold_id, attempt, $1, tenant, state, user_id, idempotency_key, key_bits, fingerprint, created_at, \
@@ -70,13 +151,10 @@ pub(crate) async fn write_holds(
          $10::bigint[], $11::bigint[], $12::bigint[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], \
          $18::text[], $19::bigint[], $20::bigint[], $21::text[], $22::text[]) AS new (hold_id, attempt, tenant, state, user_id, idempotency_key, key_bits, \
          fingerprint, created_at, expires_at, changed_at, policy, external_ref, payment_ref, reason, reject_reason, \
-         shortages, command_offset, remaining_ms, cart, asked) \
-         ON CONFLICT (hold_id, attempt) DO UPDATE SET state = EXCLUDED.state, expires_at = EXCLUDED.expires_at, \
-         changed_at = EXCLUDED.changed_at, payment_ref = EXCLUDED.payment_ref, reason = EXCLUDED.reason, \
-         reject_reason = EXCLUDED.reject_reason, \
-         shortages = EXCLUDED.shortages, command_offset = EXCLUDED.command_offset, remaining_ms = EXCLUDED.remaining_ms";
+         shortages, command_offset, remaining_ms, cart, asked) {on_conflict}"
+    );
     let terms = || holds().map(|(_, row)| row.terms);
-    sqlx::query(query)
+    sqlx::query(AssertSqlSafe(query))
         .bind(lane)
         .bind(column(holds(), |((hold_id, _), _)| hold_id.uuid()))
         .bind(column(holds(), |((_, attempt), _)| *attempt))
@@ -145,16 +223,23 @@ pub(crate) async fn write_parts(connection: &mut PgConnection, lane: i16, rows: 
 }
 
 /// Lines of new holds.
-pub(crate) async fn write_lines(connection: &mut PgConnection, rows: &Rows<'_>) -> Result<(), sqlx::Error> {
+pub(crate) async fn write_lines(
+    connection: &mut PgConnection,
+    rows: &Rows<'_>,
+    manner: Manner,
+) -> Result<(), sqlx::Error> {
     if rows.lines.is_empty() {
         return Ok(());
     }
-    let query = "INSERT INTO hold_lines (hold_id, attempt, sku, quantity, lane, tenant, created_at) \
+    let query = format!(
+        "INSERT INTO hold_lines (hold_id, attempt, sku, quantity, lane, tenant, created_at) \
          SELECT hold_id, attempt, sku, quantity, lane, tenant, created_at \
          FROM UNNEST($1::smallint[], $2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::text[], $7::bigint[]) \
-         AS new (lane, hold_id, attempt, sku, quantity, tenant, created_at) ON CONFLICT DO NOTHING";
+         AS new (lane, hold_id, attempt, sku, quantity, tenant, created_at) {}",
+        manner.on_conflict()
+    );
     let lines = || rows.lines.iter();
-    sqlx::query(query)
+    sqlx::query(AssertSqlSafe(query))
         .bind(column(lines(), |row| lane_number(row.lane)))
         .bind(column(lines(), |row| row.hold_id.uuid()))
         .bind(column(lines(), |row| row.terms.attempt))
@@ -252,20 +337,23 @@ pub(crate) async fn write_movements(
     connection: &mut PgConnection,
     lane: i16,
     rows: &Rows<'_>,
+    manner: Manner,
 ) -> Result<(), sqlx::Error> {
     if rows.movements.is_empty() {
         return Ok(());
     }
-    let query = "INSERT INTO stock_movements (lane, command_offset, sku, tenant, event_id, event_offset, kind, \
+    let query = format!(
+        "INSERT INTO stock_movements (lane, command_offset, sku, tenant, event_id, event_offset, kind, \
          on_hand_change, held_change, allocated_change, on_hand, held, allocated, version, reason, reference, actor, \
          hold_id, decided_at) \
          SELECT $1, new.* FROM UNNEST($2::bigint[], $3::text[], $4::text[], $5::uuid[], $6::bigint[], $7::text[], \
          $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], \
-         $15::text[], $16::text[], $17::text[], $18::uuid[], $19::bigint[]) AS new \
-         ON CONFLICT DO NOTHING";
+         $15::text[], $16::text[], $17::text[], $18::uuid[], $19::bigint[]) AS new {}",
+        manner.on_conflict()
+    );
     let movements = || rows.movements.iter();
     let events = || rows.movements.iter().map(|row| &row.decided.event);
-    sqlx::query(query)
+    sqlx::query(AssertSqlSafe(query))
         .bind(lane)
         .bind(column(events(), |event| event.command_offset))
         .bind(column(movements(), |row| row.line.sku.as_str()))
@@ -285,6 +373,26 @@ pub(crate) async fn write_movements(
         .bind(column(movements(), |row| row.actor))
         .bind(column(movements(), |row| row.hold_id.map(|hold_id| hold_id.uuid())))
         .bind(column(events(), |event| event.decided_at))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Requests that were refused. Rows are only appended: one that is there twice is forgotten twice.
+pub(crate) async fn write_requests(
+    connection: &mut PgConnection,
+    lane: i16,
+    rows: &Rows<'_>,
+) -> Result<(), sqlx::Error> {
+    if rows.requests.is_empty() {
+        return Ok(());
+    }
+    let query = "INSERT INTO refused_requests (lane, mark, decided_at) \
+         SELECT $1, mark, decided_at FROM UNNEST($2::bigint[], $3::bigint[]) AS new (mark, decided_at)";
+    sqlx::query(query)
+        .bind(lane)
+        .bind(column(rows.requests.iter(), |(mark, _)| mark.number()))
+        .bind(column(rows.requests.iter(), |(_, at)| *at))
         .execute(connection)
         .await?;
     Ok(())

@@ -1,0 +1,45 @@
+//! The frame of every "no" over HTTP: RFC 9457 problem details with a stable `code`. Which codes there are is each role's own.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use serde_json::json;
+
+/// Seconds after which a call that could not be served now may be made again.
+const RETRY_AFTER_S: u16 = 1;
+
+/// The `type` of a problem: its code as a URI.
+#[must_use]
+pub fn kind(code: &str) -> String {
+    format!("urn:holdfast:problem:{code}")
+}
+
+/// A problem that is its status, its code, and the sentence that explains it.
+#[must_use]
+pub fn respond(status: StatusCode, code: &str, detail: &str) -> Response {
+    let title = status.canonical_reason().unwrap_or("Refused");
+    let body = json!({"type": kind(code), "title": title, "status": status.as_u16(), "detail": detail, "code": code});
+    framed(status, body.to_string())
+}
+
+/// A problem's body with the headers that go with its status.
+#[must_use]
+pub fn framed(status: StatusCode, body: String) -> Response {
+    let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+    let mut response = (status, kind, body).into_response();
+    if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+    }
+    response
+}
+
+/// A refused call, told that the service's token lets it in.
+#[must_use]
+pub fn wanting_token(mut refused: Response) -> Response {
+    let headers = refused.headers_mut();
+    headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    refused
+}
