@@ -232,6 +232,22 @@ pub(crate) async fn change(
     Ok(done.rows_affected() == 1)
 }
 
+/// Writes a payment's next state down, if it is as its worker read it. Its state alone says too little: reconciliation may
+/// have found an intent meanwhile, which is to be ended first.
+pub(crate) async fn finish(pool: &PgPool, payment: &Payment, to: PaymentState) -> Result<bool, sqlx::Error> {
+    let query = "UPDATE payments SET state = $3, updated_at = $4 \
+                 WHERE payment_ref = $1 AND state = $2 AND intent_id IS NOT DISTINCT FROM $5";
+    let done = sqlx::query(query)
+        .bind(&payment.payment_ref)
+        .bind(payment.state.name())
+        .bind(to.name())
+        .bind(time::now_ms())
+        .bind(&payment.intent_id)
+        .execute(pool)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 pub(crate) async fn retake(pool: &PgPool, payment_ref: &str, hold_id: HoldId) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE payments SET retaken_hold_id = $2 WHERE payment_ref = $1")
         .bind(payment_ref)

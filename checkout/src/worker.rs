@@ -198,7 +198,8 @@ fn reached(action: Action) {
 }
 
 async fn finish(shared: &Shared, payment: &Payment, state: PaymentState) -> anyhow::Result<()> {
-    store::change(&shared.pool, &payment.payment_ref, payment.state, state).await?;
+    // What has changed meanwhile is looked at again.
+    let _changed = store::finish(&shared.pool, payment, state).await?;
     Ok(())
 }
 

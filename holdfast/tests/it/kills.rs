@@ -184,9 +184,32 @@ fn checkout_killed_between_any_two_steps_serves_or_refunds_and_nothing_twice() {
     });
 }
 
+/// Both workers wait for the log's word on an abort, of a payment without an intent as far as they know, when
+/// reconciliation finds one.
+#[test]
+fn an_intent_found_while_its_payment_is_given_up_is_cancelled() {
+    play(async {
+        let lease = ("HOLDFAST_CHECKOUT_LEASE_SECONDS", 6);
+        let shop = Shop::apart(|setup| setup.with("HOLDFAST_STRIPE_LIST_SECONDS", 3).with(lease.0, lease.1)).await;
+        shop.world.kill("checkout").await;
+        kill_at(&shop, "checkout.row_written", Road::Begin, "without").await;
+        kill_at(&shop, "checkout.intent_created", Road::Begin, "found").await;
+        shop.world.signal("persister", "STOP").await;
+        shop.world.spawn("checkout").await;
+        shop.world
+            .eventually("found", async || match shop.intents_of("aborting").await.len() {
+                1 => Ok(()),
+                found => Err(format!("{found} intents")),
+            })
+            .await;
+        shop.world.signal("persister", "CONT").await;
+        shop.assert_settled().await;
+    });
+}
+
 /// Stripe sends again what was not acknowledged; and buyers who never came back to pay give up.
 async fn tell_again(shop: &Shop) {
-    for (number, intent) in shop.open_intents().await.into_iter().enumerate() {
+    for (number, intent) in shop.intents_of("pending").await.into_iter().enumerate() {
         if !matches!(
             &*shop.stripe.status(&intent).await,
             "succeeded" | "requires_capture" | "canceled"

@@ -200,11 +200,12 @@ impl Shop {
             .expect("a number")
     }
 
-    /// Intents whose end nobody has seen yet.
-    pub async fn open_intents(&self) -> Vec<String> {
+    /// Intents of payments in a state.
+    pub async fn intents_of(&self, state: &str) -> Vec<String> {
         let mut postgres = self.postgres().await;
-        let query = "SELECT intent_id FROM payments WHERE state = 'pending' AND intent_id IS NOT NULL";
+        let query = "SELECT intent_id FROM payments WHERE state = $1 AND intent_id IS NOT NULL";
         sqlx::query_scalar(query)
+            .bind(state)
             .fetch_all(&mut postgres)
             .await
             .expect("intents")
