@@ -742,6 +742,10 @@ local decided, failure = pcall(function()
     if c[2] <= fence_before then
       outcomes[i] = replay(c)
     elseif previous ~= fence then
+      if previous < fence then
+        -- Somebody closed a hole and nobody heard of it; then a command came, and nothing can follow both.
+        damage('the lane has decided ' .. int(fence) .. ', where the log has no command')
+      end
       gap = true
       return
     else

@@ -104,7 +104,9 @@ impl Model {
                 }
                 continue;
             }
-            if entry.previous != after.fence {
+            if entry.previous < after.fence {
+                return Expected::Damaged;
+            } else if entry.previous > after.fence {
                 return Expected::Gap;
             }
             let Ok(event) = after.decide(entry, busy) else {

@@ -3,7 +3,7 @@
 use domain::{Adjustment, EventBody, Reason, Source};
 use redis::Commands as _;
 use reserver::{
-    pack::{self, Origin},
+    pack::{self, Asked, Origin},
     scripts::{Applied, Claimed, LaneRedis, Step},
 };
 
@@ -330,6 +330,30 @@ fn a_batch_that_does_not_follow_the_fence_is_refused() {
     (entry.previous, entry.offset) = (3, 4);
     let packed = pack::batch(lane(), &[entry], &[], false, RULES);
     assert!(matches!(books.redis.apply(0, &packed), Ok(Applied::Gap(0))));
+}
+
+/// Found by the simulation: an owner closed a hole at the lane's end in Redis and died before anybody heard of it; then a command
+/// came. Nobody could follow that fence, and everybody took the lane as it was: it stood still for ever.
+#[test]
+fn a_hole_that_was_closed_unheard_damages_the_lane_when_a_command_follows() {
+    let mut books = Books::new();
+    books.one(set("A", 5));
+    let mut hole = books.entry(cancel("a"));
+    (hole.previous, hole.offset, hole.asked) = (0, 3, Asked::Skip);
+    let packed = pack::batch(lane(), &[hole], &[], false, RULES);
+    assert!(matches!(books.redis.apply(0, &packed), Ok(Applied::Outcomes(_))));
+    assert!(matches!(
+        books.redis.claim(5, 0, 0, i64::MAX),
+        Ok(Claimed::Taken { fence: 3, .. })
+    ));
+    let mut command = books.entry(cancel("a"));
+    (command.previous, command.offset) = (0, 4);
+    let packed = pack::batch(lane(), &[command], &[], false, RULES);
+    assert!(matches!(books.redis.apply(5, &packed), Ok(Applied::Damaged(_))));
+    assert!(
+        matches!(books.redis.claim(9, 0, 0, i64::MAX), Ok(Claimed::Refused(_))),
+        "it must be rebuilt"
+    );
 }
 
 /// Found by a flush under load: Redis' MessagePack knows no binary type, and holds are binary.
