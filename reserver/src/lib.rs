@@ -11,6 +11,7 @@
 //! in Redis, `outbox` publishes outcomes, and only what is read back from the log counts (`tail`).
 
 mod end;
+mod guard;
 mod intake;
 mod lane;
 mod load;

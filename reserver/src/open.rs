@@ -1,8 +1,6 @@
 //! Opening a lane: own it in the log, then take it or rebuild it in Redis (rules 2 to 4 and 9 of the lane protocol).
 
-use std::time::Duration;
-
-use domain::{Event, EventBody, EventId, Lane, LaneState, Tenant};
+use domain::{Event, EventBody, EventId, Lane, Tenant};
 use plumbing::{
     failpoint,
     kafka::{consumer, producer::Record},
@@ -14,7 +12,7 @@ use schemas::{headers, keys::LaneKeys};
 use crate::{
     Shared,
     end::End,
-    log,
+    guard, log,
     outbox::Relayed,
     rebuild,
     scripts::{Claimed, LaneRedis},
@@ -57,7 +55,7 @@ pub(crate) fn open<'a, W: World>(
     failpoint::reach("reserver.claimed");
     let (fence, generation) = match claimed {
         Claimed::Taken { fence, generation } => (fence, generation),
-        Claimed::Newer(newer) => return Err(newer_in_redis(shared, lane, &owned.reader, newer)?),
+        Claimed::Newer(newer) => return Err(guard::newer_in_redis(shared, lane, &owned.reader, newer)?),
         Claimed::Refused(why) => {
             tracing::info!(
                 lane = lane.number(),
@@ -77,11 +75,10 @@ pub(crate) fn open<'a, W: World>(
         forwards,
         ..
     } = owned;
-    let trim = redis
-        .journal_offsets(generation)?
-        .into_iter()
-        .filter(|offset| *offset <= state.last_command_offset)
-        .collect();
+    let journal = redis.journal_offsets(generation)?;
+    guard::journal(&mut redis, lane, &state, (fence, generation), &journal)?;
+    let decided = |offset: &i64| *offset <= state.last_command_offset;
+    let trim = journal.into_iter().filter(decided).collect();
     tracing::info!(
         lane = lane.number(),
         epoch,
@@ -125,6 +122,7 @@ pub(crate) fn own_in_log<W: World>(
         // Away for longer than the log goes back, or here for the first time.
         _ => find_start(shared, lane, &reader)?,
     };
+    guard::events(shared, lane, &mut redis, &reader, from)?;
     let epoch = own(shared, lane, &writer)?;
     failpoint::reach("reserver.owned");
     let (read, forwards) = read_up_to(shared, lane, &reader, from, epoch, stop)?;
@@ -135,7 +133,7 @@ pub(crate) fn own_in_log<W: World>(
         )));
     }
     failpoint::reach("reserver.log_read");
-    let commands_end = check_commands(shared, lane, &reader, &read.state)?;
+    let commands_end = guard::commands(shared, lane, &reader, &read.state, stop)?;
     Ok(Owned {
         keys,
         redis,
@@ -343,47 +341,4 @@ fn forward_of<W: World>(shared: &Shared<W>, lane: Lane, message: &impl Message) 
         command_offset: event.command_offset,
         what: What::Copy(to_lane),
     }))
-}
-
-/// Halts where the commands' log cannot be the one that was decided (rule 9); returns where it ends.
-fn check_commands<W: World>(shared: &Shared<W>, lane: Lane, reader: &W::Reader, state: &LaneState) -> Result<i64, End> {
-    let (low, high) = reader.bounds(&shared.topics.commands, lane.partition())?;
-    let decided = state.last_command_offset;
-    let topic = &shared.topics.commands;
-    if decided >= high && decided >= 0 {
-        return Err(End::Halt(format!(
-            "command {decided} of lane {lane} is decided, but {topic} ends at {high}: the topic was made anew or cut. \
-             Make the events topic anew too, or restore the commands"
-        )));
-    }
-    if low > decided + 1 {
-        return Err(End::Halt(format!(
-            "commands {} to {} of lane {lane} are gone from {topic} before they were decided: retention is shorter than \
-             the reserver was away. Their senders must send them again; then delete the lane's records up to {low} by a \
-             decision of an operator",
-            decided + 1,
-            low - 1
-        )));
-    }
-    Ok(high)
-}
-
-/// A Redis that names a newer epoch: a newer owner, or a Redis of another log.
-pub(crate) fn newer_in_redis<W: World>(
-    shared: &Shared<W>,
-    lane: Lane,
-    reader: &W::Reader,
-    newer: i64,
-) -> Result<End, End> {
-    shared.world.sleep(Duration::from_millis(100));
-    let (_, high) = reader.bounds(&shared.topics.events, lane.partition())?;
-    if newer >= high {
-        return Ok(End::Halt(format!(
-            "Redis says that lane {lane} is owned by epoch {newer}, but {} ends at {high}: this Redis belongs to another \
-             log. Point HOLDFAST_REDIS_URL or HOLDFAST_REDIS_PREFIX elsewhere, or delete the lane's keys: they are \
-             rebuilt from the log",
-            shared.topics.events
-        )));
-    }
-    Ok(End::Lost(format!("Redis is owned by the newer epoch {newer}")))
 }

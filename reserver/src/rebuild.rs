@@ -3,8 +3,8 @@
 use crate::{
     Shared,
     end::End,
-    load, log,
-    open::{self, Owned},
+    guard, load, log,
+    open::Owned,
     scripts::Step,
     tail::Tail,
     world::{LogReader as _, World},
@@ -50,7 +50,7 @@ pub(crate) fn rebuild<W: World>(
     let started = shared.world.now();
     let (epoch, state) = (owned.epoch, owned.tail.state);
     if let Step::Newer(newer) = owned.redis.begin(epoch)? {
-        return Err(open::newer_in_redis(shared, lane, &owned.reader, newer)?);
+        return Err(guard::newer_in_redis(shared, lane, &owned.reader, newer)?);
     }
     failpoint::reach("rebuild.begun");
     let ledger = ledger_at(shared, lane, &owned.reader, epoch, &state, stop, progress)?;
@@ -120,6 +120,14 @@ fn ledger_at<W: World>(
     let same = tail.state.epoch == state.epoch
         && tail.state.last_command_offset == state.last_command_offset
         && tail.state.last_decision_epoch == state.last_decision_epoch;
+    if !same && tail.next > epoch && tail.state.epoch <= epoch {
+        return Err(End::Halt(format!(
+            "Postgres' picture of lane {lane} goes on to {:?}, and the log to {state:?}: the log has lost records that were \
+             acknowledged, or this Postgres belongs to another. Restore them; or delete the lane's rows in Postgres, if what \
+             they say may be lost",
+            tail.state
+        )));
+    }
     if !same {
         return Err(End::Lost(format!(
             "the log went on while it was read: {:?} is not {state:?}",

@@ -8,7 +8,7 @@ use std::{sync::LazyLock, time::Duration};
 use redis::{Connection, RedisError, RedisResult, Script, Value};
 use schemas::keys::LaneKeys;
 
-use crate::world::LaneConnection;
+use crate::{pack, world::LaneConnection};
 
 /// A script that takes longer is not waited for: its epoch ends.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -272,6 +272,29 @@ impl<C: LaneConnection> LaneRedis<C> {
     pub fn journal_offsets(&mut self, generation: i64) -> RedisResult<Vec<i64>> {
         redis::cmd("HKEYS")
             .arg(self.keys.generation(generation).journal())
+            .query(&mut self.connection)
+    }
+
+    /// The command that was decided before one, as the journal has it; `None` where it has no such entry.
+    ///
+    /// # Errors
+    /// [`RedisError`] ends the epoch.
+    pub(crate) fn journal_previous(&mut self, generation: i64, offset: i64) -> RedisResult<Option<i64>> {
+        let entry: Option<Vec<u8>> = redis::cmd("HGET")
+            .arg(self.keys.generation(generation).journal())
+            .arg(offset)
+            .query(&mut self.connection)?;
+        Ok(entry.and_then(|entry| pack::previous_of(&entry)))
+    }
+
+    /// Whose the lane in Redis is; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`RedisError`] when Redis does not answer.
+    pub(crate) fn owner(&mut self) -> RedisResult<Option<i64>> {
+        redis::cmd("HGET")
+            .arg(self.keys.lane())
+            .arg("epoch")
             .query(&mut self.connection)
     }
 

@@ -149,6 +149,42 @@ fn commands_that_were_decided_and_are_gone_halt_the_lane() {
         let topics = Topics::with_prefix(&world.connections.topic_prefix);
         make_anew(&world, &topics.commands, "LogAppendTime").await;
         halts(&world, &["is decided, but", "ends at 0", "made anew or cut"]).await;
+        // Senders go on, and the topic grows past what was decided in the old one.
+        let wire = Wire::of(&world).await;
+        for number in 0..60 {
+            wire.write_command(lane(1), &reserving(&format!("anew-{number}"), "anew", 1, "ann"))
+                .await;
+        }
+        halts(&world, &["is younger than the decision on it", "has grown since"]).await;
+    });
+}
+
+/// The last two decisions were acknowledged and read back, and the log has them no more; Postgres, which would show it, is away.
+#[test]
+fn a_log_that_has_lost_what_redis_saw_in_it_halts_the_lane() {
+    play(async {
+        let world = sold().await;
+        let wire = Wire::of(&world).await;
+        let seen = wire.events(lane(1)).await;
+        make_anew(&world, &wire.topics.events, "CreateTime").await;
+        for event in seen[..seen.len() - 2].iter().filter_map(|seen| seen.event.as_ref()) {
+            wire.write_event(lane(1), event).await;
+        }
+        let nowhere = [("HOLDFAST_POSTGRES_URL", NOWHERE)];
+        for _ in 0..2 {
+            world.spawn_with("reserver", &nowhere).await;
+            let halted = async || {
+                let log = std::fs::read_to_string(world.log_of("reserver")).expect("a log");
+                let because = "was decided and its event read back, but the log's last decision is";
+                let found = log
+                    .lines()
+                    .any(|line| line.contains("lane.halted") && line.contains(because));
+                found.then_some(()).ok_or(log)
+            };
+            world.eventually("the lane is halted", halted).await;
+            world.signal("reserver", "TERM").await;
+            world.wait("reserver").await;
+        }
     });
 }
 
@@ -207,12 +243,17 @@ fn a_redis_of_another_log_halts_the_lane() {
     play(async {
         let world = sold().await;
         let key = LaneKeys::new(&world.connections.redis_prefix, lane(1)).lane();
+        let topics = Topics::with_prefix(&world.connections.topic_prefix);
+        let end = Wire::of(&world).await.ends(&topics.events).await[1];
         redis::cmd("HSET")
             .arg(key)
-            .arg(&["epoch", "1000000"])
+            .arg(&["epoch", &end.to_string()])
             .exec(&mut redis(&world.connections))
             .expect("Redis answers");
-        halts(&world, &["belongs to another log", "HOLDFAST_REDIS_PREFIX"]).await;
+        // No try makes the log longer, until it is as long as the other was.
+        for _ in 0..3 {
+            halts(&world, &["belongs to another log", "HOLDFAST_REDIS_PREFIX"]).await;
+        }
     });
 }
 

@@ -7,6 +7,7 @@ mod outcome;
 
 pub use batch::{batch, writes};
 use domain::{CartLine, Command, CommandBody, Fingerprint, Key, Lane, Lines, Reason, RequestMark, Tenant, Text};
+pub(crate) use outcome::previous_of;
 pub use outcome::{Mismatch, Origin, Outcome, event, subject};
 
 /// What is to be decided on one command offset.

@@ -50,6 +50,13 @@ pub struct Origin {
     pub epoch: i64,
 }
 
+/// The command that was decided before the one of an outcome; `None` where it cannot be read.
+pub(crate) fn previous_of(packed: &[u8]) -> Option<i64> {
+    rmp_serde::from_slice::<Outcome>(packed)
+        .ok()
+        .map(|outcome| outcome.previous)
+}
+
 /// Makes the event of an entry from its outcome: the same bytes but for the epoch, however often it is made.
 ///
 /// # Errors
