@@ -133,6 +133,8 @@ pub(crate) enum Fault {
     CutCommands,
     /// Rule 9: everybody dies, and commands that nobody has decided are deleted.
     LoseCommands,
+    /// The same of an events partition.
+    LoseEvents,
     /// The weather turns fair, and everybody is there.
     Heal,
     /// One more command for every SKU.
@@ -235,6 +237,7 @@ impl State {
             | Fault::End
             | Fault::CutCommands
             | Fault::LoseCommands
+            | Fault::LoseEvents
             | Fault::Heal
             | Fault::Look => {}
         }

@@ -60,6 +60,10 @@ pub(crate) fn unsettled(state: &State) -> Option<String> {
         if !is_owned(state, lane, owner) {
             return Some(format!("lane {lane} is not at work under epoch {owner}"));
         }
+        let task = state.processes[state.owners[lane]].tasks[lane];
+        if !state.kafka.has_read(task, lane) {
+            return Some(format!("the owner of lane {lane} has not read its events"));
+        }
         let epoch = picture::epoch_of(state.redis.data(), &base);
         if epoch != Some(owner) {
             return Some(format!("lane {lane} is owned by {owner}, and in Redis by {epoch:?}"));
@@ -95,22 +99,47 @@ pub(crate) fn has_halted(state: &State, lane: usize, end: i64) -> Result<(), Str
             return Err(format!("lane {lane} decided at {offset} after its commands were lost"));
         }
     }
-    let name = format!("lane-{lane}");
-    let halted = state.processes.iter().filter(|process| process.alive).any(|process| {
-        let components = process.health.report().components;
-        components.iter().any(|component| {
-            component.name == name
-                && component
-                    .reason
-                    .as_deref()
-                    .is_some_and(|reason| reason.starts_with("halted"))
-        })
-    });
-    if halted {
+    if is_halted(state, lane) {
         Ok(())
     } else {
         Err(format!("lane {lane} lost commands and did not halt"))
     }
+}
+
+fn is_halted(state: &State, lane: usize) -> bool {
+    let name = format!("lane-{lane}");
+    state.processes.iter().filter(|process| process.alive).any(|process| {
+        let components = process.health.report().components;
+        components.iter().any(|component| {
+            let reason = component.reason.as_deref().unwrap_or_default();
+            component.name == name && reason.starts_with("halted")
+        })
+    })
+}
+
+/// Rule 9: a lane whose events were lost has halted, or decided again what clients were told before.
+pub(crate) fn has_not_gone_back(state: &State, lane: usize, told: usize) -> Result<(), String> {
+    if is_halted(state, lane) {
+        return Ok(());
+    }
+    let now: BTreeMap<i64, Rc<Event>> = decisions_of(state, lane)
+        .into_iter()
+        .map(|decision| (decision.command, decision.event))
+        .collect();
+    for told in state.clients.told[..told].iter().filter(|told| told.lane == lane) {
+        let command = told.event.command_offset;
+        let same = |event: &Rc<Event>| {
+            (&event.body, &event.hold, &event.lines) == (&told.event.body, &told.event.hold, &told.event.lines)
+        };
+        if !now.get(&command).is_some_and(same) {
+            return Err(format!(
+                "a client was told {} of command {command}; after events were lost the lane goes on and says {:?}",
+                told.event.body.name(),
+                now.get(&command).map(|event| event.body.name())
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Judges a settled story; the first broken promise is the answer.
@@ -158,7 +187,7 @@ fn records(partition: &Partition) -> impl Iterator<Item = (i64, &Rc<Record>)> {
 /// I1, I2, I4, I5, I6 and I8 of one lane.
 fn in_lane(state: &State, host: &Host, lane: usize, decisions: &[Decision]) -> Result<(), String> {
     let commands = &state.kafka.commands[lane];
-    let Some(script) = state.redis.original("apply.lua") else {
+    let Some(script) = state.redis.original("apply") else {
         return if decisions.is_empty() {
             Ok(())
         } else {

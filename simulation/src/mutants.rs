@@ -3,7 +3,7 @@
 //! The code of the roles knows nothing of them. A rule that stands in a script is cut out of the script's text; any other
 //! rule is made void by a world that lies to it, in the one way that makes the rule say yes.
 
-use crate::plot::Family;
+use crate::plot::{Family, is_named};
 
 /// A rule that is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,6 +82,10 @@ pub enum Mutant {
     TrimUnread,
     /// Rule 9: an owner goes on though the commands' log ends before its last decision.
     GoOnWithCutCommands,
+    /// Rule 9: an owner goes on though other commands stand where it had decided.
+    GoOnWithOtherCommands,
+    /// Rule 9: an owner goes on though the events' log ends before what Redis saw in it.
+    GoOnWithLostEvents,
     /// Rule 9: an owner goes on though the commands were deleted before they were decided.
     GoOnWithLostCommands,
 }
@@ -103,7 +107,7 @@ const NO_ENTRY: Cut = (
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 40] = [
         M::NoEpochInLog,
         M::NoChain,
         M::DecidedBeforeOwned,
@@ -141,15 +145,16 @@ impl Mutant {
         M::ApplyByAnybody,
         M::TrimUnread,
         M::GoOnWithCutCommands,
+        M::GoOnWithOtherCommands,
         M::GoOnWithLostCommands,
+        M::GoOnWithLostEvents,
     ];
 
     /// Rules that another rule makes up for: nothing is found without them, and something is without both
     /// (docs/SIMULATION.md says why).
-    pub const COVERED: [(Self, Self); 4] = [
+    pub const COVERED: [(Self, Self); 3] = [
         (M::ClaimOlder, M::ClaimByAnybody),
         (M::ApplyBuilding, M::ApplyByAnybody),
-        (M::TrimOnAcknowledgement, M::TrimUnread),
         (M::MissingEntry, M::TrimUnread),
     ];
 
@@ -193,52 +198,46 @@ impl Mutant {
     /// The script that lacks the rule, what is cut from it, and what stands there instead.
     fn cut(self) -> Option<(&'static str, &'static [Cut])> {
         Some(match self {
-            M::ClaimOlder => ("claim.lua", &[("if owner >= epoch then", "if false then")]),
-            M::ClaimBuilding => ("claim.lua", &[("if lane[4] then", "if false then")]),
-            M::ClaimBehind => ("claim.lua", &[("if fence < decided then", "if false then")]),
-            M::ClaimStranger => ("claim.lua", &[("if owner < decision_epoch then", "if false then")]),
-            M::BeginOlder => ("begin.lua", &[("tonumber(owner) >= tonumber(ARGV[1])", "false")]),
+            M::ClaimOlder => ("claim", &[("if owner >= epoch then", "if false then")]),
+            M::ClaimBuilding => ("claim", &[("if lane[4] then", "if false then")]),
+            M::ClaimBehind => ("claim", &[("if fence < decided then", "if false then")]),
+            M::ClaimStranger => ("claim", &[("if owner < decision_epoch then", "if false then")]),
+            M::BeginOlder => ("begin", &[("tonumber(owner) >= tonumber(ARGV[1])", "false")]),
             M::LoadOlder => (
-                "load.lua",
+                "load",
                 &[("if lane[1] ~= ARGV[1] or not lane[2] then", "if false then")],
             ),
-            M::FinishWithoutChunks => ("finish.lua", &[(" or (lane[3] or '0') ~= ARGV[4]", "")]),
-            M::DropPresent => ("drop.lua", &[("tonumber(generation) < own", "true")]),
-            M::ApplyOlder => ("apply.lua", &[("lane[1] ~= ARGV[1] or lane[4]", "lane[4]")]),
-            M::ApplyBuilding => ("apply.lua", &[("lane[1] ~= ARGV[1] or lane[4]", "lane[1] ~= ARGV[1]")]),
-            M::ApplyGap => ("apply.lua", &[("previous ~= fence", "false")]),
+            M::FinishWithoutChunks => ("finish", &[(" or (lane[3] or '0') ~= ARGV[4]", "")]),
+            M::DropPresent => ("drop", &[("tonumber(generation) < own", "true")]),
+            M::ApplyOlder => ("apply", &[("lane[1] ~= ARGV[1] or lane[4]", "lane[4]")]),
+            M::ApplyBuilding => ("apply", &[("lane[1] ~= ARGV[1] or lane[4]", "lane[1] ~= ARGV[1]")]),
+            M::ApplyGap => ("apply", &[("previous ~= fence", "false")]),
             M::NoJournal => (
-                "apply.lua",
+                "apply",
                 &[("c[2] <= fence_before", "false"), ("previous ~= fence", "false")],
             ),
             M::NoMark => (
-                "apply.lua",
+                "apply",
                 &[(
                     "\nredis.call('HSET', KEYS[1], 'building', '1')\nfor _, stock in pairs(stocks)",
                     "\nfor _, stock in pairs(stocks)",
                 )],
             ),
-            M::ClosedUnheard => ("apply.lua", &[("if previous < fence then", "if false then")]),
-            M::MissingEntry => ("apply.lua", &[NO_ENTRY]),
-            M::MissingStock => (
-                "apply.lua",
-                &[("redis.call('SISMEMBER', skus_key, name) == 1", "false")],
-            ),
-            M::MissingHold => (
-                "apply.lua",
-                &[("if hold.is_due and not hold.cell then", "if false then")],
-            ),
-            M::TrimOnAcknowledgement => ("apply.lua", &[TRIM_GIVEN]),
-            M::TrimUnread => ("apply.lua", &[TRIM_GIVEN, NO_ENTRY]),
+            M::ClosedUnheard => ("apply", &[("if previous < fence then", "if false then")]),
+            M::MissingEntry => ("apply", &[NO_ENTRY]),
+            M::MissingStock => ("apply", &[("redis.call('SISMEMBER', skus_key, name) == 1", "false")]),
+            M::MissingHold => ("apply", &[("if hold.is_due and not hold.cell then", "if false then")]),
+            M::TrimOnAcknowledgement => ("apply", &[TRIM_GIVEN]),
+            M::TrimUnread => ("apply", &[TRIM_GIVEN, NO_ENTRY]),
             M::ClaimByAnybody => (
-                "claim.lua",
+                "claim",
                 &[
                     ("if owner >= epoch then", "if false then"),
                     ("if owner < decision_epoch then", "if false then"),
                 ],
             ),
-            M::ApplyByAnybody => ("apply.lua", &[("lane[1] ~= ARGV[1] or lane[4]", "false")]),
-            M::SameEpochAgain => ("claim.lua", &[("if owner >= epoch then", "if owner > epoch then")]),
+            M::ApplyByAnybody => ("apply", &[("lane[1] ~= ARGV[1] or lane[4]", "false")]),
+            M::SameEpochAgain => ("claim", &[("if owner >= epoch then", "if owner > epoch then")]),
             M::NoEpochInLog
             | M::NoChain
             | M::DecidedBeforeOwned
@@ -254,6 +253,8 @@ impl Mutant {
             | M::StayThoughVoid
             | M::NeverLookAtQuietLane
             | M::GoOnWithCutCommands
+            | M::GoOnWithOtherCommands
+            | M::GoOnWithLostEvents
             | M::GoOnWithLostCommands => return None,
         })
     }
@@ -276,13 +277,13 @@ pub(crate) fn script(mutant: Option<Mutant>, text: &str) -> String {
     let Some((name, cuts)) = mutant.and_then(Mutant::cut) else {
         return text.to_owned();
     };
-    if !text.contains(&format!("-- {name}:")) {
+    if !is_named(text, name) {
         return text.to_owned();
     }
     let mut script = text.to_owned();
     for (words, instead) in cuts {
         let found = script.matches(words).count();
-        assert_eq!(found, 1, "{name} must have `{words}` once: {CHANGED}");
+        assert_eq!(found, 1, "{name}.lua must have `{words}` once: {CHANGED}");
         script = script.replace(words, instead);
     }
     script

@@ -62,7 +62,12 @@ pub(crate) fn seen(data: &Data, lane_key: &str, generation: i64, log_time: i64) 
         let value = match &**held {
             Held::Text(packed) => Seen::Cell(cell(packed)),
             Held::Hash(fields) => {
-                Seen::Fields(fields.iter().map(|(field, value)| (text(field), text(value))).collect())
+                let value = |value: &[u8]| {
+                    // An array of MessagePack; anything else in a hash is text.
+                    let packed = matches!(value.first(), Some(0x90..=0x9f | 0xdc | 0xdd));
+                    if packed { cell(value).join(" ") } else { text(value) }
+                };
+                Seen::Fields(fields.iter().map(|(field, held)| (text(field), value(held))).collect())
             }
             Held::Set(members) => Seen::Members(members.iter().map(|member| text(member)).collect()),
             Held::List(values) => Seen::Members(values.iter().map(|value| text(value)).collect()),

@@ -205,6 +205,16 @@ impl Kafka {
         }
     }
 
+    /// Whether a lane's owner has read all of its events.
+    pub(crate) fn has_read(&self, task: usize, lane: usize) -> bool {
+        let own = self.readers.iter().rev().filter(|reader| reader.task == task);
+        let mut cursors = own.flat_map(|reader| &reader.cursors);
+        let of_lane = |cursor: &&Cursor| (cursor.topic, cursor.partition) == (Topic::Events, lane);
+        cursors
+            .find(of_lane)
+            .is_some_and(|cursor| cursor.next >= self.events[lane].end())
+    }
+
     /// Whether what a reader has missed is the last record there is.
     pub(crate) fn missed_last(&mut self, reader: usize, topic: Topic, partition: usize) -> bool {
         let last = self.partition(topic, partition).last();

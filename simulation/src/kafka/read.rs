@@ -48,8 +48,8 @@ impl State {
             let low = self.kafka.partition(topic, partition).low;
             let resets = self.breaks(Mutant::GoOnWithLostCommands);
             let cursor = &mut self.kafka.readers[reader].cursors[at];
-            if cursor.next < low {
-                if !resets {
+            if cursor.next < low || cursor.next > end {
+                if !resets || cursor.next > end {
                     return Fetch::Gone;
                 }
                 cursor.next = low;
@@ -90,6 +90,12 @@ impl State {
         let cursor = &self.kafka.readers[reader].cursors[at];
         let (topic, partition, missed) = (cursor.topic, cursor.partition, cursor.missed);
         let record = self.kafka.partition(topic, partition).record(offset)?.clone();
+        if topic == Topic::Commands && self.breaks(Mutant::GoOnWithOtherCommands) {
+            let fold = &self.kafka.events[partition].fold;
+            if offset == fold.last_command_offset && record.timestamp > fold.log_time {
+                return None;
+            }
+        }
         if self.hides(task, topic, offset, &record) {
             return None;
         }

@@ -1,5 +1,6 @@
 //! Playing a story: the agenda from its first entry to the moment when all has settled, and then the judge.
 
+mod loss;
 mod processes;
 
 use std::{
@@ -23,6 +24,7 @@ use crate::{
     state::{Event, MS, Micros, SECOND, State},
     story::Pace,
 };
+use loss::{Loss, loss_of};
 use processes::assigned;
 
 /// A lane must decide all that is sent within so long after the healing.
@@ -114,11 +116,15 @@ fn play_story(stage: &mut Stage, seed: u64, mutant: Option<Mutant>) -> Ending {
     // What another lane sends would cover the loss.
     let lanes = if loss.is_some() || chance.permille(500) { 1 } else { 2 };
     let calm = family.is_none() && chance.permille(30);
-    let weather = if calm {
+    let mut weather = if calm {
         Weather::fair()
     } else {
         Weather::of(&mut chance, family)
     };
+    if matches!(loss, Some(Fault::LoseEvents)) {
+        // What is decided again is decided otherwise.
+        weather.seems_full = 1_000;
+    }
     let mut state = State::new(chance, lanes, weather, mutant);
     state.clients.codec = Some(stage.codec.clone());
     let storm = state.chance.from(2 * SECOND, 9 * SECOND);
@@ -169,16 +175,6 @@ impl State {
     }
 }
 
-/// Some stories end with a log that has lost what it had acknowledged: there the lane must halt.
-fn loss_of(chance: &mut Chance, mutant: Option<Mutant>) -> Option<Fault> {
-    let draw = chance.below(100);
-    match (draw, mutant) {
-        (0..50, Some(Mutant::GoOnWithCutCommands)) | (0..2, _) => Some(Fault::CutCommands),
-        (0..50, Some(Mutant::GoOnWithLostCommands)) | (2..4, _) => Some(Fault::LoseCommands),
-        _ => None,
-    }
-}
-
 struct Play<'s> {
     stage: &'s mut Stage,
     state: Rc<RefCell<State>>,
@@ -186,8 +182,8 @@ struct Play<'s> {
     storm: Micros,
     /// The most commands in one script call.
     batch: u16,
-    /// The lane whose commands were lost on purpose, and where its events ended then.
-    loss: Option<(usize, i64)>,
+    /// What was lost of a log on purpose.
+    loss: Option<Loss>,
     /// Whether a quiet lane's Redis is emptied in the end.
     epilogue: bool,
     /// Since when all has settled.
@@ -222,7 +218,7 @@ impl Play<'_> {
     fn is_over(&self) -> bool {
         let now = self.state.borrow().now;
         match self.loss {
-            Some(_) => now >= self.storm + 20 * SECOND,
+            Some(loss) => now >= self.storm + loss.length(),
             None => self.settled_at.is_some_and(|since| now >= since + STILL),
         }
     }
@@ -235,7 +231,9 @@ impl Play<'_> {
             Event::Fault(Fault::KillOf(process)) => return self.kill_of(process),
             Event::Fault(Fault::Heal) => return self.heal(),
             Event::Fault(Fault::Look) => return self.look(),
-            Event::Fault(fault @ (Fault::CutCommands | Fault::LoseCommands)) => return self.lose(fault),
+            Event::Fault(fault @ (Fault::CutCommands | Fault::LoseCommands | Fault::LoseEvents)) => {
+                return self.lose(fault);
+            }
             Event::Execute(call) => return self.state.borrow_mut().execute(call, &self.stage.host),
             _ => {}
         }
@@ -308,6 +306,9 @@ impl Play<'_> {
 
     /// Looks whether all is decided, read, persisted and over.
     fn look(&mut self) {
+        if self.loss.is_some() {
+            return;
+        }
         let mut state = self.state.borrow_mut();
         match judge::unsettled(&state) {
             None => {
@@ -321,48 +322,13 @@ impl Play<'_> {
         state.after(LOOK, Event::Fault(Fault::Look));
     }
 
-    /// Everybody dies, and a commands partition is not what it was: the next owner must halt.
-    fn lose(&mut self, fault: Fault) {
-        let living: Vec<usize> = {
-            let state = self.state.borrow();
-            (0..state.processes.len())
-                .filter(|at| state.processes[*at].alive)
-                .collect()
-        };
-        for process in living {
-            self.kill(process);
-        }
-        let mut state = self.state.borrow_mut();
-        state.heal();
-        let lanes = state.lanes;
-        let lane = state.chance.index(lanes);
-        let decided = state.kafka.events[lane].fold.last_command_offset;
-        let commands = &mut state.kafka.commands[lane];
-        match fault {
-            Fault::CutCommands if decided >= 0 => {
-                commands.slots.truncate(usize::try_from(decided).expect("an offset"));
-                self.loss = Some((lane, state.kafka.events[lane].end()));
-            }
-            Fault::LoseCommands if commands.last() > decided + 1 => {
-                commands.low = commands.end();
-                self.loss = Some((lane, state.kafka.events[lane].end()));
-            }
-            _ => {}
-        }
-        if self.loss.is_some() {
-            state.freeze();
-        }
-        state.after(SECOND, Event::Start);
-        state.after(2 * SECOND, Event::Fault(Fault::Heal));
-    }
-
     fn end(mut self) -> Ending {
         let violation = {
             let mut state = self.state.borrow_mut();
             state.violation.take()
         };
         let violation = violation.or_else(|| match self.loss {
-            Some((lane, end)) => judge::has_halted(&self.state.borrow(), lane, end).err(),
+            Some(loss) => loss.judge(&self.state.borrow()).err(),
             None => judge::judge(&self.state.borrow(), &self.stage.host).err(),
         });
         for task in 0..self.threads.len() {

@@ -38,12 +38,15 @@ impl Script {
             ("drop", Self::Drop),
             ("apply", Self::Apply),
         ];
-        let is_named = |name: &str| text.contains(&format!("-- {name}.lua:"));
-        named
-            .into_iter()
-            .find(|(name, _)| is_named(name))
-            .map(|(_, script)| script)
+        let found = named.into_iter().find(|(name, _)| is_named(text, name));
+        found.map(|(_, script)| script)
     }
+}
+
+/// Whether a script's text has this name in its head.
+pub(crate) fn is_named(text: &str, name: &str) -> bool {
+    let head = |mark: &str| text.contains(&format!("\n-- {name}{mark}"));
+    head(":") || head(".lua:")
 }
 
 /// A step of a lane's owner.

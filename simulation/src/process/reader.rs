@@ -85,7 +85,10 @@ impl LogReader for Reader<'_> {
         let topic = topic_of(topic);
         let place = state.kafka.partition(topic, index(partition));
         Ok(match (state.mutant, topic) {
-            (Some(Mutant::GoOnWithCutCommands), Topic::Commands) => (place.low, i64::MAX),
+            (Some(Mutant::GoOnWithCutCommands), Topic::Commands) => {
+                let decided = state.kafka.events[index(partition)].fold.last_command_offset;
+                (place.low, place.end().max(decided + 1))
+            }
             (Some(Mutant::GoOnWithLostCommands), Topic::Commands) => (0, place.end()),
             _ => (place.low, place.end()),
         })

@@ -31,6 +31,10 @@ pub(crate) enum Harm {
 impl State {
     pub(crate) fn harm_redis(&mut self, harm: Harm) {
         let endpoint = self.redis.endpoint;
+        self.redis.has_lost |= matches!(
+            harm,
+            Harm::Restart(_) | Harm::SetBack(_) | Harm::Flush | Harm::Failover(_) | Harm::CutScript(_) | Harm::LoseKey
+        );
         self.redis.set_back |= matches!(harm, Harm::SetBack(_) | Harm::LoseKey);
         match harm {
             Harm::Restart(lost) => {

@@ -117,7 +117,34 @@ fn open(lua: &Lua, stage: &Rc<RefCell<Stage>>) -> mlua::Result<()> {
         }
         Ok(values)
     })?;
+    // As `unpack`, but so many values from an offset on; first comes where the next one starts, or -1 at the end.
+    let some = |lua: &Lua, packed: &mlua::LuaString, most: usize, from: usize| {
+        let packed = packed.as_bytes();
+        let beyond = || Error::runtime("start offset greater than input length");
+        let mut rest = packed.get(from..).ok_or_else(beyond)?;
+        let mut values = MultiValue::new();
+        while !rest.is_empty() && values.len() < most {
+            values.push_back(msgpack::unpack(lua, &mut rest)?);
+        }
+        let next = if rest.is_empty() {
+            -1.0
+        } else {
+            (packed.len() - rest.len()) as f64
+        };
+        values.push_front(Value::Number(next));
+        Ok(values)
+    };
+    let unpack_one = lua.create_function(move |lua, (packed, from): (mlua::LuaString, Option<usize>)| {
+        some(lua, &packed, 1, from.unwrap_or(0))
+    })?;
+    let unpack_limit = lua.create_function(
+        move |lua, (packed, most, from): (mlua::LuaString, usize, Option<usize>)| {
+            some(lua, &packed, most, from.unwrap_or(0))
+        },
+    )?;
     let cmsgpack = lua.create_table()?;
+    cmsgpack.set("unpack_one", unpack_one)?;
+    cmsgpack.set("unpack_limit", unpack_limit)?;
     cmsgpack.set("pack", pack)?;
     cmsgpack.set("unpack", unpack)?;
     lua.globals().set("cmsgpack", cmsgpack)
@@ -179,4 +206,48 @@ fn answer_of(value: &Value) -> mlua::Result<Answer> {
         }
         _ => Answer::Nil,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(script: &str) -> Answer {
+        Host::new().run(script, (&[], &[]), &mut Data::default(), None)
+    }
+
+    #[test]
+    fn values_are_unpacked_one_by_one_and_say_where_the_next_one_starts() {
+        let script = "local packed = cmsgpack.pack('a', 300, {1, 2})
+            local first, a = cmsgpack.unpack_one(packed)
+            local second, n = cmsgpack.unpack_one(packed, first)
+            local rest, both, array = cmsgpack.unpack_limit(packed, 9, first)
+            return { first, a, second, n, rest, both, #array, cmsgpack.unpack_limit(packed, 2) }";
+        let Answer::List(found) = run(script) else {
+            panic!("a list")
+        };
+        let number = Answer::Number;
+        let text = Answer::Text(b"a".to_vec());
+        let expected = [
+            number(2),
+            text.clone(),
+            number(5),
+            number(300),
+            number(-1),
+            number(300),
+            number(2),
+            number(5),
+            text,
+            number(300),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_list_gives_one_element_from_either_end() {
+        let script = "redis.call('RPUSH', 'k', 'a', 'b')
+            return { redis.call('LINDEX', 'k', 0), redis.call('LINDEX', 'k', -1), tostring(redis.call('LINDEX', 'k', 2)) }";
+        let text = |text: &str| Answer::Text(text.as_bytes().to_vec());
+        assert_eq!(run(script), Answer::List(vec![text("a"), text("b"), text("false")]));
+    }
 }

@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use redis::{RedisError, RedisResult, Value};
 
 use crate::{
-    plot::Script,
+    plot::{Script, is_named},
     state::{Micros, SECOND},
 };
 use data::Data;
@@ -70,6 +70,8 @@ pub(crate) struct Redis {
     pub(crate) cut: Option<u64>,
     /// Single keys that were lost.
     pub(crate) lost: HashSet<String>,
+    /// Whether anything was lost.
+    pub(crate) has_lost: bool,
     /// Whether something was lost that only the next command shows.
     pub(crate) set_back: bool,
 }
@@ -124,6 +126,7 @@ impl Redis {
             originals: Vec::new(),
             cut: None,
             lost: HashSet::new(),
+            has_lost: false,
             set_back: false,
         }
     }
@@ -162,11 +165,8 @@ impl Redis {
 
     /// The text of a script that somebody has loaded, as it is in the reserver.
     pub(crate) fn original(&self, name: &str) -> Option<&str> {
-        let head = format!("-- {name}:");
-        self.originals
-            .iter()
-            .find(|text| text.contains(&head))
-            .map(String::as_str)
+        let found = self.originals.iter().find(|text| is_named(text, name));
+        found.map(String::as_str)
     }
 }
 

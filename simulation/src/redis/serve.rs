@@ -126,6 +126,7 @@ impl State {
                     .map(|key| Answer::Text(key.to_vec()));
                 Answer::List(vec![Answer::Text(b"0".to_vec()), Answer::List(found.collect())])
             }
+            ("HGET", _) if self.breaks(Mutant::GoOnWithLostEvents) => Answer::Nil,
             ("HMGET", _) if self.breaks(Mutant::NeverLookAtQuietLane) && request.len() == 4 => Answer::List(vec![
                 Answer::Text(self.tasks[task].epoch.to_string().into_bytes()),
                 Answer::Nil,

@@ -22,6 +22,10 @@ impl Data {
         };
         match (command, rest) {
             ("LLEN", []) => counted(list.len()),
+            ("LINDEX", [at]) => {
+                let found = range(at, at).and_then(|range| list.get(range.start));
+                found.map_or(Answer::Nil, |value| Answer::Text(value.clone()))
+            }
             ("LRANGE", [from, to]) => {
                 let Some(range) = range(from, to) else {
                     return wrong("value is not an integer");

@@ -126,7 +126,7 @@ impl Data {
             "ZADD" | "ZREM" | "ZSCORE" | "ZMSCORE" | "ZRANGEBYSCORE" | "ZREMRANGEBYSCORE" | "ZCARD" => {
                 self.run_on_sorted(command, key, rest)
             }
-            "RPUSH" | "LRANGE" | "LTRIM" | "LLEN" => self.run_on_list(command, key, rest),
+            "RPUSH" | "LINDEX" | "LRANGE" | "LTRIM" | "LLEN" => self.run_on_list(command, key, rest),
             other => wrong(&format!(
                 "the simulated Redis does not know {other}: see simulation/src/redis/data.rs"
             )),
