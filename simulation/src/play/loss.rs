@@ -89,6 +89,7 @@ impl State {
         match fault {
             Fault::CutCommands if decided >= 0 => {
                 commands.slots.truncate(usize::try_from(decided).expect("an offset"));
+                commands.low = commands.low.min(decided);
                 Some(Loss::Commands { lane, end })
             }
             Fault::LoseCommands if commands.last() > decided + 1 => {
@@ -101,6 +102,7 @@ impl State {
                 let events = &mut self.kafka.events[lane];
                 let kept = events.slots.len().checked_sub(lost)?;
                 events.slots.truncate(kept);
+                events.low = events.low.min(events.end());
                 let mut fold = LaneState::default();
                 for (offset, slot) in (0..).zip(&events.slots) {
                     if let Some(stamp) = slot.as_ref().and_then(|record| record.stamp) {
