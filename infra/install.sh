@@ -30,6 +30,7 @@ missing_packages() {
         have chromium || wanted+=(chromium)
         have node || wanted+=(nodejs)
         have npm || wanted+=(npm)
+        have openssl || wanted+=(openssl) # Tests make certificates.
     fi
     echo "${wanted[@]}"
 }

@@ -120,12 +120,24 @@ wipe() {
     ok "state deleted: $STATE"
 }
 
+# Each service as itself (infra/postgres/roles.sql, infra/redis/redis.conf); the URLs above are the administrator's.
+print_logins() {
+    local service
+    for service in ingress reserver persister expirer checkout fulfiller console; do
+        echo "export HOLDFAST_${service^^}_POSTGRES_LOGIN=holdfast_$service:holdfast_$service"
+    done
+    for service in reserver expirer; do
+        echo "export HOLDFAST_${service^^}_REDIS_LOGIN=holdfast_$service:holdfast_$service"
+    done
+}
+
 print_env() {
     cat <<EOF
 export HOLDFAST_KAFKA_BROKERS=127.0.0.1:$KAFKA_PORT
 export HOLDFAST_REGISTRY_URL=http://127.0.0.1:$REGISTRY_PORT/apis/ccompat/v7
 export HOLDFAST_REDIS_URL=redis://127.0.0.1:$REDIS_PORT
 export HOLDFAST_POSTGRES_URL=postgres://holdfast:holdfast@127.0.0.1:$POSTGRES_PORT/holdfast
+$(print_logins)
 export HOLDFAST_STRIPE_URL=${HOLDFAST_STRIPE_URL:-http://127.0.0.1:$STRIPE_PORT}
 export STRIPE_WEBHOOK_SECRET=${STRIPE_WEBHOOK_SECRET:-whsec_holdfast_local}
 EOF

@@ -33,7 +33,7 @@ use anyhow::Context as _;
 use axum::{Router, http::HeaderMap};
 use domain::Millis;
 use plumbing::{
-    config::{Connections, SecretUrl},
+    config::{Connections, Login, SecretUrl},
     postgres,
     service::Context,
 };
@@ -55,6 +55,15 @@ pub struct Config {
 #[command(next_help_heading = "Checkout")]
 #[group(skip)] // Of the same name in every role, and `holdfast all` has them all.
 pub struct Options {
+    /// Login of checkout at Postgres, as user:password; else that of HOLDFAST_POSTGRES_URL
+    #[arg(
+        long,
+        env = "HOLDFAST_CHECKOUT_POSTGRES_LOGIN",
+        hide_env_values = true,
+        value_name = "LOGIN"
+    )]
+    pub checkout_postgres_login: Option<Login>,
+
     /// Base URL of Stripe's API
     #[arg(
         long,
@@ -137,6 +146,9 @@ impl Checkout {
     /// # Errors
     /// A URL that cannot be used.
     pub fn new(connections: &Connections, options: Options, context: Context) -> anyhow::Result<Self> {
+        let connections = connections
+            .clone()
+            .logged_in(options.checkout_postgres_login.as_ref(), None);
         let pool =
             postgres::connect_lazy(&connections.postgres_url, "holdfast-checkout", 6).context("the URL of Postgres")?;
         let shared = Shared {
@@ -147,7 +159,7 @@ impl Checkout {
         };
         Ok(Self {
             shared: Arc::new(shared),
-            connections: connections.clone(),
+            connections,
             context,
         })
     }

@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use domain::{Command, CommandBody, HoldId, Key, Tenant};
 use plumbing::{
+    config::Brokers,
     kafka::{
         KafkaError,
         producer::{Producer, Record},
@@ -23,7 +24,7 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    pub(crate) fn new(brokers: &str, topic_prefix: &str) -> Result<Self, KafkaError> {
+    pub(crate) fn new(brokers: &Brokers, topic_prefix: &str) -> Result<Self, KafkaError> {
         Ok(Self {
             producer: Producer::new(brokers, "holdfast-checkout", "0")?,
             topic: Topics::with_prefix(topic_prefix).commands,

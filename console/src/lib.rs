@@ -35,7 +35,10 @@ use axum::{
     Router,
     routing::{get, post},
 };
-use plumbing::{config::Connections, stop::Stop};
+use plumbing::{
+    config::{Connections, Login},
+    stop::Stop,
+};
 use sqlx::PgPool;
 
 pub use tour::TestCard;
@@ -46,6 +49,15 @@ pub use users::{Role, add_user};
 #[command(next_help_heading = "Console")]
 #[group(skip)]
 pub struct Options {
+    /// Login of the console at Postgres, as user:password; else that of HOLDFAST_POSTGRES_URL
+    #[arg(
+        long,
+        env = "HOLDFAST_CONSOLE_POSTGRES_LOGIN",
+        hide_env_values = true,
+        value_name = "LOGIN"
+    )]
+    pub console_postgres_login: Option<Login>,
+
     /// Send the console's cookie over HTTPS only: where a proxy in front speaks TLS
     #[arg(long, env = "HOLDFAST_CONSOLE_SECURE")]
     pub console_secure: bool,
@@ -90,12 +102,15 @@ pub fn router(
     test_card: Option<TestCard>,
     stop: Stop,
 ) -> anyhow::Result<Router> {
-    let pool = plumbing::postgres::connect_lazy(&connections.postgres_url, "holdfast-console", 4)
-        .context("HOLDFAST_POSTGRES_URL")?;
+    let own = connections
+        .clone()
+        .logged_in(options.console_postgres_login.as_ref(), None);
+    let pool =
+        plumbing::postgres::connect_lazy(&own.postgres_url, "holdfast-console", 4).context("HOLDFAST_POSTGRES_URL")?;
     let console = Console {
         tools: tools::Tools::new(connections, &api)?,
-        client: reqwest::Client::builder()
-            .no_proxy()
+        client: plumbing::tls::client_for(&api.url)?
+            .0
             .timeout(pass::TIMEOUT)
             .build()
             .context("an HTTP client")?,

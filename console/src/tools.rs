@@ -46,15 +46,8 @@ pub struct Said {
 
 impl Tools {
     pub fn new(connections: &Connections, api: &Api) -> anyhow::Result<Self> {
-        let mut environment = vec![
-            ("HOLDFAST_KAFKA_BROKERS", connections.kafka_brokers.clone()),
-            ("HOLDFAST_TOPIC_PREFIX", connections.topic_prefix.clone()),
-            ("HOLDFAST_REGISTRY_URL", connections.registry_url.expose().to_owned()),
-            ("HOLDFAST_REDIS_URL", connections.redis_url.expose().to_owned()),
-            ("HOLDFAST_REDIS_PREFIX", connections.redis_prefix.clone()),
-            ("HOLDFAST_POSTGRES_URL", connections.postgres_url.expose().to_owned()),
-            ("HOLDFAST_URL", api.url.clone()),
-        ];
+        let mut environment = connections.environment();
+        environment.push(("HOLDFAST_URL", api.url.clone()));
         environment.extend(api.token.clone().map(|token| ("HOLDFAST_TOKEN", token)));
         Ok(Self {
             program: std::env::current_exe().context("the program's own file")?,

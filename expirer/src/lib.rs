@@ -21,7 +21,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use domain::Lane;
 use plumbing::{
-    config::Connections,
+    config::{Connections, Login},
     postgres,
     service::{Context, DRAIN_DEADLINE},
     task::Tasks,
@@ -47,6 +47,24 @@ pub struct Config {
 #[command(next_help_heading = "Expirer")]
 #[group(skip)] // Of the same name in every role, and `holdfast all` has them all.
 pub struct Options {
+    /// Login of the expirer at Postgres, as user:password; else that of HOLDFAST_POSTGRES_URL
+    #[arg(
+        long,
+        env = "HOLDFAST_EXPIRER_POSTGRES_LOGIN",
+        hide_env_values = true,
+        value_name = "LOGIN"
+    )]
+    pub expirer_postgres_login: Option<Login>,
+
+    /// Login of the expirer at Redis, as user:password; else that of HOLDFAST_REDIS_URL
+    #[arg(
+        long,
+        env = "HOLDFAST_EXPIRER_REDIS_LOGIN",
+        hide_env_values = true,
+        value_name = "LOGIN"
+    )]
+    pub expirer_redis_login: Option<Login>,
+
     /// How often it looks for due holds in Redis when no deadline is near, in milliseconds
     #[arg(
         long = "expirer-tick-ms",
@@ -81,6 +99,8 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            expirer_postgres_login: None,
+            expirer_redis_login: None,
             tick_ms: 50,
             sweep_seconds: 15,
             key_sweep_ms: 1_000,
@@ -93,11 +113,15 @@ impl Default for Options {
 /// # Errors
 /// A configuration that cannot work, or a task that panicked.
 pub async fn run(connections: Connections, options: Options, context: Context) -> anyhow::Result<()> {
+    let connections = connections.logged_in(
+        options.expirer_postgres_login.as_ref(),
+        options.expirer_redis_login.as_ref(),
+    );
     let topics = Topics::with_prefix(&connections.topic_prefix);
     let pool =
         postgres::connect_lazy(&connections.postgres_url, "holdfast-expirer", 2).context("the URL of Postgres")?;
     let registry = Registry::new(connections.registry_url.expose()).context("the URL of the registry")?;
-    let redis = redis::Client::open(connections.redis_url.expose()).context("the URL of Redis")?;
+    let redis = plumbing::redis::client(connections.redis_url.expose()).context("the URL of Redis")?;
     let kafka_health = context.health.component("kafka");
     let registry_health = context.health.component("registry");
     let redis_health = context.health.component("redis");

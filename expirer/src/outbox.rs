@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use domain::{Command, CommandBody, HoldId, Key, Tenant, Text};
 use plumbing::{
+    config::Brokers,
     health::Component,
     kafka::{
         KafkaError,
@@ -30,7 +31,7 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    pub(crate) fn new(brokers: &str, topic: String, codec: Codec, health: Component) -> Result<Self, KafkaError> {
+    pub(crate) fn new(brokers: &Brokers, topic: String, codec: Codec, health: Component) -> Result<Self, KafkaError> {
         Ok(Self {
             producer: Producer::new(brokers, "holdfast-expirer", "0.5")?,
             topic: topic.into(),

@@ -90,8 +90,11 @@ pub(crate) struct HttpCarrier {
 
 impl HttpCarrier {
     pub(crate) fn new(url: SecretUrl, timeout: Duration) -> anyhow::Result<Self> {
-        let client = reqwest::Client::builder().timeout(timeout).build()?;
-        Ok(Self { client, url })
+        let (client, url) = plumbing::tls::client_for(url.expose())?;
+        Ok(Self {
+            client: client.timeout(timeout).build()?,
+            url: url.into(),
+        })
     }
 }
 

@@ -25,7 +25,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use plumbing::{
-    config::Connections,
+    config::{Connections, Login},
     postgres,
     service::{Context, DRAIN_DEADLINE},
     task::Tasks,
@@ -52,6 +52,15 @@ pub struct Config {
 #[command(next_help_heading = "Fulfiller")]
 #[group(skip)] // Of the same name in every role, and `holdfast all` has them all.
 pub struct Options {
+    /// Login of the fulfiller at Postgres, as user:password; else that of HOLDFAST_POSTGRES_URL
+    #[arg(
+        long,
+        env = "HOLDFAST_FULFILLER_POSTGRES_LOGIN",
+        hide_env_values = true,
+        value_name = "LOGIN"
+    )]
+    pub fulfiller_postgres_login: Option<Login>,
+
     /// Who ships: none (orders wait), log (a carrier's book in Postgres, for a machine to play on), or the http:// URL of a carrier
     #[arg(
         long,
@@ -92,6 +101,7 @@ pub struct Options {
 /// # Errors
 /// A configuration that cannot work, or a task that panicked.
 pub async fn run(connections: Connections, options: Options, context: Context) -> anyhow::Result<()> {
+    let connections = connections.logged_in(options.fulfiller_postgres_login.as_ref(), None);
     let topics = Topics::with_prefix(&connections.topic_prefix);
     let pool =
         postgres::connect_lazy(&connections.postgres_url, "holdfast-fulfiller", 4).context("the URL of Postgres")?;

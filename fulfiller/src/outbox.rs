@@ -2,6 +2,7 @@
 
 use domain::{Command, CommandBody, Key, Lane, Tenant};
 use plumbing::{
+    config::Brokers,
     health::Component,
     kafka::{
         KafkaError,
@@ -22,7 +23,7 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    pub(crate) fn new(brokers: &str, topic: String, codec: Codec, health: Component) -> Result<Self, KafkaError> {
+    pub(crate) fn new(brokers: &Brokers, topic: String, codec: Codec, health: Component) -> Result<Self, KafkaError> {
         let producer = Producer::new(brokers, "holdfast-fulfiller", "0.5")?;
         Ok(Self {
             producer,

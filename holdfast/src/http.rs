@@ -87,11 +87,10 @@ impl Api {
     /// # Errors
     /// The client cannot be made.
     pub fn new(options: &HttpOptions) -> anyhow::Result<Self> {
-        // Local traffic: a proxy of the environment would only be in the way.
-        let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build()?;
+        let (client, url) = plumbing::tls::client_for(options.url.expose())?;
         Ok(Self {
-            client,
-            base: options.url.expose().trim_end_matches('/').to_owned(),
+            client: client.timeout(TIMEOUT).build()?,
+            base: url.trim_end_matches('/').to_owned(),
             token: options.token.clone(),
             actor: None,
         })

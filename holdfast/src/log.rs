@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use domain::{LaneState, Verdict};
 use plumbing::{
-    config::Connections,
+    config::{Brokers, Connections},
     kafka::{KafkaError, consumer},
 };
 use rdkafka::{Message, error::RDKafkaErrorCode};
@@ -103,7 +103,7 @@ impl LogReader {
     ///
     /// # Errors
     /// The client's options are wrong (the brokers' address, mostly).
-    pub fn open(brokers: &str, topic: &str, partition: i32, from: i64) -> anyhow::Result<Self> {
+    pub fn open(brokers: &Brokers, topic: &str, partition: i32, from: i64) -> anyhow::Result<Self> {
         let reader = consumer::reader(brokers, "holdfast-cli", "holdfast-cli")?;
         Ok(Self {
             reader,

@@ -58,7 +58,7 @@ impl std::fmt::Debug for RedisLanes {
 /// Redis does not answer.
 pub fn connect(connections: &Connections) -> anyhow::Result<Connection> {
     let place = || format!("Redis does not answer on {}", connections.redis_url);
-    let client = redis::Client::open(connections.redis_url.expose()).with_context(place)?;
+    let client = plumbing::redis::client(connections.redis_url.expose()).with_context(place)?;
     let connection = client.get_connection_with_timeout(TIMEOUT).with_context(place)?;
     connection.set_read_timeout(Some(TIMEOUT))?;
     connection.set_write_timeout(Some(TIMEOUT))?;

@@ -106,10 +106,15 @@ async fn start_beside(
     others: Router,
 ) -> anyhow::Result<Running> {
     options.check()?;
+    let connections = connections.logged_in(options.ingress_postgres_login.as_ref(), None);
     let (http_stopper, http_stop) = context.stop.child();
     let app = Arc::new(app::App::new(options, http_stop.clone()));
     let router = server::router(Arc::clone(&app), &context, others);
-    let (addr, serving) = plumbing::http::serve(app.options.http_addr, router, http_stop)
+    let limits = plumbing::http::Limits {
+        connections: app.options.connections_max,
+        ..Default::default()
+    };
+    let (addr, serving) = plumbing::http::serve_within(app.options.http_addr, router, limits, http_stop)
         .await
         .context("the HTTP API cannot be served")?;
     tracing::info!(http.addr = %addr, "the HTTP API is served; its page is /docs");

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use plumbing::config::Connections;
+use plumbing::config::{Connections, Login};
 
 use crate::{auth::Token, live_stock::Origin};
 
@@ -22,6 +22,15 @@ pub struct Config {
 #[command(next_help_heading = "Ingress")]
 #[group(skip)] // Of the same name in every role, and `holdfast all` has them all.
 pub struct Options {
+    /// Login of the ingress at Postgres, as user:password; else that of HOLDFAST_POSTGRES_URL
+    #[arg(
+        long,
+        env = "HOLDFAST_INGRESS_POSTGRES_LOGIN",
+        hide_env_values = true,
+        value_name = "LOGIN"
+    )]
+    pub ingress_postgres_login: Option<Login>,
+
     /// Where the HTTP API listens; another address than loopback needs a token
     #[arg(
         long,
@@ -51,6 +60,15 @@ pub struct Options {
         value_name = "CALLS"
     )]
     pub in_flight_max: usize,
+
+    /// Connections at once, those that watch live stock included; those beyond are answered 503. Each needs a file descriptor
+    #[arg(
+        long,
+        env = "HOLDFAST_HTTP_CONNECTIONS",
+        default_value_t = 25_000,
+        value_name = "CONNECTIONS"
+    )]
+    pub connections_max: usize,
 
     /// Connections that watch live stock; those beyond are answered 429. Each needs a file descriptor (ulimit -n)
     #[arg(
@@ -115,8 +133,12 @@ impl Options {
             self.http_addr
         );
         anyhow::ensure!(
-            self.in_flight_max > 0 && self.tail_holds > 0 && self.tail_skus > 0 && self.postgres_connections > 0,
-            "HOLDFAST_HTTP_IN_FLIGHT, HOLDFAST_TAIL_HOLDS, HOLDFAST_TAIL_SKUS and HOLDFAST_INGRESS_POSTGRES_CONNECTIONS must be above 0"
+            self.in_flight_max > 0
+                && self.connections_max > 0
+                && self.tail_holds > 0
+                && self.tail_skus > 0
+                && self.postgres_connections > 0,
+            "HOLDFAST_HTTP_IN_FLIGHT, HOLDFAST_HTTP_CONNECTIONS, HOLDFAST_TAIL_HOLDS, HOLDFAST_TAIL_SKUS and HOLDFAST_INGRESS_POSTGRES_CONNECTIONS must be above 0"
         );
         domain::Text::parse_some("HOLDFAST_ACTOR", &self.actor)?;
         Ok(())

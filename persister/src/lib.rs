@@ -25,7 +25,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use plumbing::{
     backoff::Backoff,
-    config::Connections,
+    config::{Brokers, Connections, Login},
     health::Component,
     kafka::{self, consumer},
     postgres,
@@ -52,6 +52,15 @@ pub struct Config {
 #[command(next_help_heading = "Persister")]
 #[group(skip)] // Of the same name in every role, and `holdfast all` has them all.
 pub struct Options {
+    /// Login of the persister at Postgres, as user:password; else that of HOLDFAST_POSTGRES_URL
+    #[arg(
+        long,
+        env = "HOLDFAST_PERSISTER_POSTGRES_LOGIN",
+        hide_env_values = true,
+        value_name = "LOGIN"
+    )]
+    pub persister_postgres_login: Option<Login>,
+
     /// Most records of one transaction
     #[arg(
         long = "persister-batch",
@@ -114,6 +123,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            persister_postgres_login: None,
             batch: 2_000,
             linger_ms: 5,
             pace_ms: 50,
@@ -126,7 +136,7 @@ impl Default for Options {
 
 /// What all lanes share.
 struct Shared {
-    brokers: String,
+    brokers: Brokers,
     events: String,
     group_id: String,
     codec: Codec,
@@ -152,6 +162,7 @@ struct Engines {
 /// # Errors
 /// A configuration that cannot work, or a task that panicked.
 pub async fn run(connections: Connections, options: Options, context: Context) -> anyhow::Result<()> {
+    let connections = connections.logged_in(options.persister_postgres_login.as_ref(), None);
     let topics = Topics::with_prefix(&connections.topic_prefix);
     let pool = postgres::connect_lazy(
         &connections.postgres_url,
@@ -223,7 +234,12 @@ async fn wait_for_tables(pool: &PgPool, health: &Component, stop: &Stop) -> anyh
     wait::until(health, stop, attempt).await
 }
 
-async fn wait_for_topic(brokers: &str, topic: &str, health: &Component, stop: &Stop) -> anyhow::Result<Option<usize>> {
+async fn wait_for_topic(
+    brokers: &Brokers,
+    topic: &str,
+    health: &Component,
+    stop: &Stop,
+) -> anyhow::Result<Option<usize>> {
     wait::until(health, stop, || async {
         consumer::wait_partition_count(brokers, topic).await
     })

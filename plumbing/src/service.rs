@@ -21,7 +21,7 @@ use clap::{Args, FromArgMatches};
 use futures::FutureExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::Telemetry;
+use crate::config::{Telemetry, without_secrets};
 use crate::health::{self, Health};
 use crate::stop::{self, Stop, Stopper};
 use crate::telemetry::{self, MetricsHandle};
@@ -81,9 +81,12 @@ where
     Fut: Future<Output = anyhow::Result<()>>,
 {
     let command = clap::Command::new(name).version(env!("CARGO_PKG_VERSION"));
-    let matches = Telemetry::augment_args(C::augment_args(command)).get_matches();
-    let parsed = C::from_arg_matches(&matches).and_then(|config| Ok((config, Telemetry::from_arg_matches(&matches)?)));
-    match parsed {
+    let command = Telemetry::augment_args(C::augment_args(command));
+    let parsed = command
+        .clone()
+        .try_get_matches()
+        .and_then(|matches| Ok((C::from_arg_matches(&matches)?, Telemetry::from_arg_matches(&matches)?)));
+    match parsed.map_err(|error| without_secrets(&command, error)) {
         Ok((config, telemetry)) => block_on_service(name, &telemetry, |context| run(config, context)),
         Err(error) => error.exit(),
     }

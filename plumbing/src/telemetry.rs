@@ -25,6 +25,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, fmt};
 
 use crate::config::{LogFormat, Telemetry};
+use crate::tls;
 
 /// Target of the spans that make up a trace: one request, one record, one batch. `info_span!(target: TRACE, "decide")`.
 pub const TRACE: &str = "holdfast::trace";
@@ -154,6 +155,7 @@ fn exporter(name: &str, endpoint: &str) -> Result<SdkTracerProvider, Error> {
     }
     // The endpoint is a base; the exporter adds nothing to one that is given by argument (OTLP specification, "Endpoint URLs").
     let url = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
+    tls::install();
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
         .with_endpoint(url)

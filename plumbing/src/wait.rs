@@ -6,6 +6,7 @@ use std::{fmt::Display, thread, time::Duration};
 
 use crate::{
     backoff::Backoff,
+    config::Brokers,
     health::Component,
     kafka::{KafkaError, consumer},
     stop::Stop,
@@ -69,7 +70,7 @@ pub async fn until<T, F: Future<Output = Result<T, Attempt>>>(
 /// # Errors
 /// More than can be counted.
 pub async fn for_partitions(
-    brokers: &str,
+    brokers: &Brokers,
     topic: &str,
     health: &Component,
     stop: &Stop,
@@ -83,7 +84,7 @@ pub async fn for_partitions(
 ///
 /// # Errors
 /// Options that the client refuses.
-pub fn watch_kafka(role: &str, brokers: &str, topic: &str, health: &Component, stop: &Stop) -> anyhow::Result<()> {
+pub fn watch_kafka(role: &str, brokers: &Brokers, topic: &str, health: &Component, stop: &Stop) -> anyhow::Result<()> {
     let reader = consumer::reader(brokers, &format!("holdfast-{role}"), &format!("holdfast.{role}"))?;
     while !stop.is_requested() {
         match consumer::partition_count(&reader, topic) {

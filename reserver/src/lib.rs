@@ -109,6 +109,10 @@ pub fn forwards_group(topic_prefix: &str) -> String {
 /// # Errors
 /// When Kafka's client refuses its options, or a lane's thread panics. Dependencies that are down are waited for.
 pub async fn run(connections: Connections, options: Options, context: Context) -> anyhow::Result<()> {
+    let connections = connections.logged_in(
+        options.reserver_postgres_login.as_ref(),
+        options.reserver_redis_login.as_ref(),
+    );
     let mut tasks: Tasks<anyhow::Error> = Tasks::new(&context.stop);
     let Some(shared) = shared_by_lanes(connections, options, context).await? else {
         return Ok(());

@@ -1,7 +1,7 @@
 //! What can be configured of the reserver.
 
 use domain::limits;
-use plumbing::config::Connections;
+use plumbing::config::{Connections, Login};
 
 use crate::pack::Rules;
 
@@ -24,6 +24,24 @@ pub struct Config {
 #[command(next_help_heading = "Reserver")]
 #[group(skip)] // Of the same name in every role, and `holdfast all` has them all.
 pub struct Options {
+    /// Login of the reserver at Postgres, as user:password; else that of HOLDFAST_POSTGRES_URL
+    #[arg(
+        long,
+        env = "HOLDFAST_RESERVER_POSTGRES_LOGIN",
+        hide_env_values = true,
+        value_name = "LOGIN"
+    )]
+    pub reserver_postgres_login: Option<Login>,
+
+    /// Login of the reserver at Redis, as user:password; else that of HOLDFAST_REDIS_URL
+    #[arg(
+        long,
+        env = "HOLDFAST_RESERVER_REDIS_LOGIN",
+        hide_env_values = true,
+        value_name = "LOGIN"
+    )]
+    pub reserver_redis_login: Option<Login>,
+
     /// How long ended holds, command ids and forwarded sources are remembered, in seconds of log time.
     #[arg(long, env = "HOLDFAST_REMEMBER_SECONDS", default_value_t = limits::REMEMBER_MS_DEFAULT / 1_000)]
     pub remember_seconds: i64,

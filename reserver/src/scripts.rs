@@ -74,7 +74,7 @@ pub struct LaneRedis<C = Connection> {
 
 /// A new connection; whoever answers too late loses it.
 pub(crate) fn connect(url: &str) -> RedisResult<Connection> {
-    let connection = redis::Client::open(url)?.get_connection_with_timeout(RESPONSE_TIMEOUT)?;
+    let connection = plumbing::redis::client(url)?.get_connection_with_timeout(RESPONSE_TIMEOUT)?;
     connection.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
     connection.set_write_timeout(Some(RESPONSE_TIMEOUT))?;
     Ok(connection)

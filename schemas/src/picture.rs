@@ -23,6 +23,8 @@ pub use load::{load, load_telling};
 pub use movements::{Movement, list_movements};
 pub use stock::{find_stock, list_stock};
 
+/// What each service may do with them.
+const RIGHTS: &str = include_str!("picture/rights.sql");
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
 /// Why there is no answer from the picture.
@@ -59,12 +61,15 @@ impl Error {
     }
 }
 
-/// Brings the tables to this version. Several processes may do it at once: they wait for each other.
+/// Brings the tables to this version, and gives each service its rights. Several processes may do it at once: they wait for each other.
 ///
 /// # Errors
 /// [`MigrateError`] when the database does not answer, or was migrated by a newer or another version.
 pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
-    MIGRATIONS.run(pool).await
+    MIGRATIONS.run(pool).await?;
+    // One statement, and so one transaction: nobody is without its rights meanwhile.
+    sqlx::raw_sql(RIGHTS).execute(pool).await?;
+    Ok(())
 }
 
 /// Whether every migration that this version knows is applied: what a role waits for at start.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use plumbing::tls;
 use schema_registry_converter::{
     async_impl::schema_registry::{SrSettings, get_all_versions, get_schema_by_id, post_schema},
     error::SRCError,
@@ -57,18 +58,18 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError::Refused`] when the URL cannot be used.
-    pub fn new(url: &str) -> Result<Self, RegistryError> {
+    pub fn new(given: &str) -> Result<Self, RegistryError> {
+        let refused = |error: &dyn std::fmt::Display| RegistryError::Refused(error.to_string());
+        let (client, url) = tls::client_for(given).map_err(|error| refused(&error))?;
+        // A login in the URL becomes a header with each call (RFC 7617): reqwest sees to it.
         let url = url.trim_end_matches('/').to_owned();
+        let (settings_client, _) = tls::client_for(given).map_err(|error| refused(&error))?;
         let settings = SrSettings::new_builder(url.clone())
             .set_timeout(TIMEOUT)
             .no_proxy()
-            .build()
-            .map_err(|error| RegistryError::Refused(error.to_string()))?;
-        let client = reqwest::Client::builder()
-            .timeout(TIMEOUT)
-            .no_proxy()
-            .build()
-            .map_err(|error| RegistryError::Refused(error.to_string()))?;
+            .build_with(settings_client)
+            .map_err(|error| refused(&error))?;
+        let client = client.timeout(TIMEOUT).build().map_err(|error| refused(&error))?;
         Ok(Self { url, settings, client })
     }
 

@@ -17,6 +17,8 @@ use crate::{
 /// `batch`: the most commands in one script call; while few fill one, several batches are in flight.
 pub(crate) fn options(batch: u16) -> Options {
     Options {
+        reserver_postgres_login: None,
+        reserver_redis_login: None,
         remember_seconds: 86_400,
         max_hold_seconds: 8,
         hold_ttl_seconds: 3,

@@ -26,7 +26,7 @@ struct Shop {
 }
 
 pub(super) async fn router(stores: &Stores, skus: &[String], units: i64) -> anyhow::Result<Router> {
-    let mut connection = redis::Client::open(stores.redis_url.expose())?
+    let mut connection = plumbing::redis::client(stores.redis_url.expose())?
         .get_multiplexed_async_connection()
         .await?;
     for sku in skus {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::ensure;
+use plumbing::config::Brokers;
 use plumbing::kafka::{
     KafkaError, admin,
     consumer::{self, Reader},
@@ -21,7 +22,7 @@ use redis::{Script, Value};
 #[derive(Debug, Clone)]
 pub struct Log {
     /// Brokers.
-    pub brokers: String,
+    pub brokers: Brokers,
     /// Full name.
     pub topic: String,
 }
@@ -40,7 +41,7 @@ impl Log {
     ///
     /// # Errors
     /// Kafka does not answer.
-    pub async fn create(brokers: &str, topic: &str) -> anyhow::Result<Self> {
+    pub async fn create(brokers: &Brokers, topic: &str) -> anyhow::Result<Self> {
         let spec = admin::TopicSpec {
             name: topic.to_owned(),
             partitions: 1,
@@ -48,7 +49,7 @@ impl Log {
         };
         admin::ensure_topic(brokers, &spec, 1).await?;
         Ok(Self {
-            brokers: brokers.to_owned(),
+            brokers: brokers.clone(),
             topic: topic.to_owned(),
         })
     }
@@ -83,7 +84,7 @@ struct Acknowledged {
 }
 
 impl Sender {
-    fn new(brokers: &str) -> anyhow::Result<Self> {
+    fn new(brokers: &Brokers) -> anyhow::Result<Self> {
         Ok(Self {
             producer: Producer::new(brokers, "holdfast-bench", "0.5")?,
             acknowledged: Arc::new(Acknowledged {
@@ -213,7 +214,7 @@ const BATCH: usize = 128;
 /// An engine does not answer.
 pub fn bare_loop(from: &Log, to: &Log, redis_url: &str, prefix: &str, records: u64) -> anyhow::Result<f64> {
     let (reader, sender) = (from.reader()?, Sender::new(&to.brokers)?);
-    let mut connection = redis::Client::open(redis_url)?.get_connection()?;
+    let mut connection = plumbing::redis::client(redis_url)?.get_connection()?;
     let (script, key) = (Script::new(DECIDE), format!("{prefix}:{{bare}}:"));
     let mut begun = None;
     let (mut count, mut keys) = (0, Vec::<Vec<u8>>::with_capacity(BATCH));

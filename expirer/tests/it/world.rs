@@ -11,7 +11,7 @@ use domain::{
 };
 use expirer::Options;
 use plumbing::{
-    config::{Connections, SecretUrl},
+    config::{Brokers, Connections, SecretUrl},
     health::Health,
     kafka::{
         admin::{self, TopicSpec},
@@ -100,7 +100,7 @@ impl World {
         let pool = plumbing::postgres::connect_lazy(&connections.postgres_url, "test", 2).unwrap();
         picture::migrate(&pool).await.unwrap();
 
-        let client = redis::Client::open(connections.redis_url.expose()).unwrap();
+        let client = plumbing::redis::client(connections.redis_url.expose()).unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (stopper, stop) = stop::pair();
         let (brokers, topic, into) = (connections.kafka_brokers.clone(), topics.commands.clone(), seen.clone());
@@ -255,7 +255,7 @@ impl Running {
     }
 }
 
-fn read(brokers: &str, topic: &str, codec: &Codec, seen: &Mutex<Vec<Seen>>, stop: &stop::Stop) {
+fn read(brokers: &Brokers, topic: &str, codec: &Codec, seen: &Mutex<Vec<Seen>>, stop: &stop::Stop) {
     let reader = consumer::reader(brokers, "test", "test").unwrap();
     let from: Vec<(&str, i32, i64)> = (0..LANES).map(|lane| (topic, lane, 0)).collect();
     consumer::assign(&reader, &from).unwrap();

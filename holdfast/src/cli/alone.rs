@@ -64,7 +64,10 @@ pub async fn fulfiller(connections: Connections, alone: Fulfiller, context: Cont
     let (mut tasks, context) = beside(context);
     if let Some(addr) = alone.fulfiller_addr {
         check(addr, alone.token.as_ref())?;
-        serve(&mut tasks, addr, fulfiller::router(&connections, gate(alone.token))?).await?;
+        let own = connections
+            .clone()
+            .logged_in(alone.options.fulfiller_postgres_login.as_ref(), None);
+        serve(&mut tasks, addr, fulfiller::router(&own, gate(alone.token))?).await?;
     }
     tasks.spawn("fulfiller", fulfiller::run(connections, alone.options, context));
     tasks.join_all(DRAIN_DEADLINE).await

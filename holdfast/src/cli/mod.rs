@@ -24,10 +24,10 @@ use std::{
     sync::atomic::{AtomicU8, Ordering},
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use comfy_table::{Table, presets};
 use plumbing::{
-    config::{LogFormat, Telemetry},
+    config::{LogFormat, Telemetry, without_secrets},
     service::{self, Context},
 };
 
@@ -184,7 +184,13 @@ where
 
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
+    let line = Cli::command();
+    let parsed = line
+        .clone()
+        .try_get_matches()
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = parsed.unwrap_or_else(|error| without_secrets(&line, error).exit());
+    match cli.command {
         Command::Role(role) => role.run(),
         Command::Topics(t) => tool("topics", t.log, |_| t.args.run()),
         Command::ConsoleUser(t) => tool("console-user", t.log, |_| t.args.run()),

@@ -99,7 +99,10 @@ async fn all(connections: Connections, options: AllOptions, context: Context) ->
         ..context
     };
     let console = console_cli::beside(&connections, &options, context.stop.clone())?;
-    let orders = fulfiller::router(&connections, alone::gate(options.ingress.token.clone()))?;
+    let desk = connections
+        .clone()
+        .logged_in(options.fulfiller.fulfiller_postgres_login.as_ref(), None);
+    let orders = fulfiller::router(&desk, alone::gate(options.ingress.token.clone()))?;
     let payments = checkout::Checkout::new(&connections, options.checkout, context.role("checkout"))?;
     let calls = payments.router(alone::gate(options.ingress.token.clone()));
     let beside = console.merge(orders).merge(calls);

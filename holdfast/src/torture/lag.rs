@@ -88,7 +88,7 @@ async fn tell(who: &str, words: &[&str]) -> anyhow::Result<()> {
 }
 
 async fn ask<T: redis::FromRedisValue + Send + 'static>(who: &str, words: &[&str]) -> anyhow::Result<T> {
-    let client = redis::Client::open(format!("redis://{who}/"))?;
+    let client = plumbing::redis::client(&format!("redis://{who}/"))?;
     let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
     let asked = plumbing::task::thread("redis", move || {
         let mut connection = client.get_connection_with_timeout(Duration::from_secs(2))?;

@@ -10,6 +10,7 @@ use std::{
 
 use domain::{Adjustment, Command, CommandBody, Key, Lane, Line, Lines, Quantity, Reserve, Sku, Tenant, Text, UserId};
 use plumbing::{
+    config::Brokers,
     kafka::producer::{Producer, Record},
     task::{self, Task},
 };
@@ -44,7 +45,7 @@ impl Desk {
     /// # Errors
     /// No HTTP client can be made.
     pub fn open(urls: Vec<String>, skus: Vec<String>) -> anyhow::Result<Arc<Self>> {
-        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
+        let client = plumbing::tls::plain_client().timeout(PATIENCE).build()?;
         Ok(Arc::new(Self {
             urls,
             skus,
@@ -200,7 +201,7 @@ async fn buy(desk: &Desk, key: String, dice: &mut Dice) {
 /// Kafka's client refuses its options.
 pub fn upstream(
     desk: Arc<Desk>,
-    brokers: &str,
+    brokers: &Brokers,
     topics: Topics,
     codec: Codec,
     mut dice: Dice,

@@ -67,7 +67,7 @@ impl System {
         std::fs::create_dir_all(&logs).with_context(|| format!("{} cannot be made", logs.display()))?;
         let system = Self {
             redis: Proxy::start(host_of(connections.redis_url.expose())).await?,
-            kafka: Proxy::kafka(&connections.kafka_brokers).await?,
+            kafka: Proxy::kafka(&connections.kafka_brokers.addresses).await?,
             postgres: Proxy::start(host_of(connections.postgres_url.expose())).await?,
             connections,
             logs,
@@ -126,7 +126,7 @@ impl System {
     /// # Errors
     /// It does not answer.
     pub fn redis(&self) -> anyhow::Result<redis::Connection> {
-        let client = redis::Client::open(self.connections.redis_url.expose())?;
+        let client = plumbing::redis::client(self.connections.redis_url.expose())?;
         let connection = client.get_connection_with_timeout(Duration::from_secs(2))?;
         connection.set_read_timeout(Some(Duration::from_secs(10)))?;
         Ok(connection)
@@ -189,15 +189,13 @@ impl System {
             .args(["--pdeathsig", "KILL"])
             .arg(std::env::current_exe()?)
             .arg(role)
-            .env("HOLDFAST_KAFKA_BROKERS", &connections.kafka_brokers)
-            .env("HOLDFAST_TOPIC_PREFIX", &connections.topic_prefix)
-            .env("HOLDFAST_REGISTRY_URL", connections.registry_url.expose())
-            .env("HOLDFAST_REDIS_URL", connections.redis_url.expose())
-            .env("HOLDFAST_REDIS_PREFIX", &connections.redis_prefix)
-            .env("HOLDFAST_POSTGRES_URL", connections.postgres_url.expose())
+            .envs(connections.environment())
             .env("HOLDFAST_HTTP_ADDR", format!("127.0.0.1:{port}"))
             .env(plumbing::failpoint::VARIABLE, point)
             .env_remove("HOLDFAST_ADMIN_ADDR")
+            // A replica that is promoted knows no users.
+            .env_remove("HOLDFAST_RESERVER_REDIS_LOGIN")
+            .env_remove("HOLDFAST_EXPIRER_REDIS_LOGIN")
             .env_remove("HOLDFAST_TOKEN")
             .env(
                 "HOLDFAST_LOG",
@@ -220,7 +218,7 @@ impl System {
         connections.redis_url = behind(connections.redis_url.expose(), &self.redis).into();
         if all {
             connections.postgres_url = behind(connections.postgres_url.expose(), &self.postgres).into();
-            connections.kafka_brokers = self.kafka.address.to_string();
+            connections.kafka_brokers = self.kafka.address.to_string().into();
         }
         connections
     }

@@ -342,12 +342,7 @@ impl World {
 pub async fn holdfast(connections: &Connections, arguments: &[&str]) -> Output {
     tokio::process::Command::new(env!("CARGO_BIN_EXE_holdfast"))
         .args(arguments)
-        .env("HOLDFAST_KAFKA_BROKERS", &connections.kafka_brokers)
-        .env("HOLDFAST_TOPIC_PREFIX", &connections.topic_prefix)
-        .env("HOLDFAST_REGISTRY_URL", connections.registry_url.expose())
-        .env("HOLDFAST_REDIS_URL", connections.redis_url.expose())
-        .env("HOLDFAST_REDIS_PREFIX", &connections.redis_prefix)
-        .env("HOLDFAST_POSTGRES_URL", connections.postgres_url.expose())
+        .envs(connections.environment())
         .env("HOLDFAST_LANES", LANES.to_string())
         .env("HOLDFAST_LOG", "warn")
         .output()

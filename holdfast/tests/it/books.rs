@@ -79,7 +79,7 @@ impl Stripe {
     pub fn new() -> Self {
         Self {
             url: std::env::var("HOLDFAST_STRIPE_URL").expect("infra/services.sh env"),
-            client: reqwest::Client::builder().no_proxy().build().expect("a client"),
+            client: plumbing::tls::plain_client().build().expect("a client"),
         }
     }
 

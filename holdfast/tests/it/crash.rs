@@ -126,7 +126,7 @@ fn a_lane_set_back_to_an_older_state_is_rebuilt_and_not_oversold() {
     play(async {
         let world = Arc::new(Setup::new().apart().start().await);
         world.stock("older", 10).await;
-        let mut connection = redis::Client::open(world.connections.redis_url.expose())
+        let mut connection = plumbing::redis::client(world.connections.redis_url.expose())
             .expect("a URL")
             .get_connection()
             .expect("Redis answers");
@@ -244,7 +244,7 @@ fn redis_flushed_while_nobody_asks_is_rebuilt_all_the_same() {
 
 /// As FLUSHALL does, but only this world's keys: others use the same Redis. One script, so that none survives.
 pub fn flush(world: &World) {
-    let client = redis::Client::open(world.connections.redis_url.expose()).expect("a URL");
+    let client = plumbing::redis::client(world.connections.redis_url.expose()).expect("a URL");
     let mut connection = client.get_connection().expect("Redis answers");
     let _: () = redis::Script::new("for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end")
         .arg(format!("{}:*", world.connections.redis_prefix))

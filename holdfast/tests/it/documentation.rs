@@ -172,7 +172,7 @@ async fn kcat_shows_keys_types_and_ids_of_the_flow() {
 
 /// The line of the documentation, to the end of the log.
 async fn kcat(world: &World, topic: &str) -> String {
-    let brokers = &world.connections.kafka_brokers;
+    let brokers = &world.connections.kafka_brokers.addresses;
     let output = tokio::process::Command::new("kcat")
         .args([
             "-C",

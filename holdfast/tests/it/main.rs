@@ -11,6 +11,7 @@ mod world;
 
 mod answers;
 mod bought;
+mod canary;
 mod cart_kills;
 mod cart_races;
 mod carts;
@@ -29,8 +30,10 @@ mod outages;
 mod paying;
 mod rebuild;
 mod refunds;
+mod rights;
 mod sale;
 mod seen;
+mod supply;
 mod torture;
 mod transactions;
 mod twice;

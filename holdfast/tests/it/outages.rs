@@ -197,7 +197,7 @@ fn without_kafka_requests_are_refused_as_unavailable_and_all_goes_on_when_it_is_
     play(async {
         let broker = Broker::start().await;
         let mut setup = Setup::new();
-        setup.connections.kafka_brokers = format!("127.0.0.1:{}", broker.port);
+        setup.connections.kafka_brokers = format!("127.0.0.1:{}", broker.port).into();
         let world = setup.start().await;
         world.stock("no-kafka", 10).await;
         broker.services("kill").await;

@@ -46,7 +46,7 @@ pub async fn sold() -> World {
 }
 
 pub fn redis(connections: &Connections) -> redis::Connection {
-    let client = redis::Client::open(connections.redis_url.expose()).expect("a URL");
+    let client = plumbing::redis::client(connections.redis_url.expose()).expect("a URL");
     client.get_connection().expect("Redis answers")
 }
 

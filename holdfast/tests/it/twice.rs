@@ -60,8 +60,10 @@ fn a_producer_writes_a_record_twice_after_another_timed_out_and_the_unseen_hold_
         let (sku, elsewhere) = (world.sku_in(lane(1), "unseen"), world.sku_in(lane(1), "seen"));
         let wire = Wire::of(&world).await;
         world.stock(&sku, 0).await;
-        let proxy = Proxy::kafka(&world.connections.kafka_brokers).await.expect("a port");
-        let producer = Producer::new(&proxy.address.to_string(), "test-twice", "0").expect("legal options");
+        let proxy = Proxy::kafka(&world.connections.kafka_brokers.addresses)
+            .await
+            .expect("a port");
+        let producer = Producer::new(&proxy.address.to_string().into(), "test-twice", "0").expect("legal options");
         let send = |command: &_| {
             let record = Record {
                 topic: &wire.topics.commands,

@@ -201,7 +201,7 @@ impl<'w> Wire<'w> {
         let output = tokio::process::Command::new(python)
             .args(arguments)
             .current_dir(EXAMPLES)
-            .env("HOLDFAST_KAFKA_BROKERS", &connections.kafka_brokers)
+            .env("HOLDFAST_KAFKA_BROKERS", &connections.kafka_brokers.addresses)
             .env("HOLDFAST_REGISTRY_URL", connections.registry_url.expose())
             .env("HOLDFAST_TOPIC_PREFIX", &connections.topic_prefix)
             .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -220,7 +220,7 @@ impl<'w> Wire<'w> {
 
     /// What the documentation's reader takes for valid: (lane, offset, type).
     pub async fn python_reads(&self) -> Vec<(i64, i64, String)> {
-        let brokers = &self.world.connections.kafka_brokers;
+        let brokers = &self.world.connections.kafka_brokers.addresses;
         let (code, out, error) = self.python(&["valid_events.py", brokers, &self.topics.events]).await;
         assert_eq!(code, 0, "{error}");
         in_order(&out, "lane", "ce_type")

@@ -115,7 +115,7 @@ impl Setup {
             processes: self.processes,
             environment: self.environment,
             running: tokio::sync::Mutex::default(),
-            client: reqwest::Client::builder()
+            client: plumbing::tls::plain_client()
                 .no_proxy()
                 .timeout(Duration::from_secs(40))
                 .build()
@@ -206,19 +206,15 @@ impl World {
             .expect("a database");
     }
 
-    fn environment(&self) -> Vec<(String, String)> {
+    /// What its processes are told.
+    pub fn environment(&self) -> Vec<(String, String)> {
         let connections = &self.connections;
-        let mut all = vec![
-            ("HOLDFAST_KAFKA_BROKERS", connections.kafka_brokers.clone()),
-            ("HOLDFAST_TOPIC_PREFIX", connections.topic_prefix.clone()),
-            ("HOLDFAST_REGISTRY_URL", connections.registry_url.expose().to_owned()),
-            ("HOLDFAST_REDIS_URL", connections.redis_url.expose().to_owned()),
-            ("HOLDFAST_REDIS_PREFIX", connections.redis_prefix.clone()),
-            ("HOLDFAST_POSTGRES_URL", connections.postgres_url.expose().to_owned()),
+        let mut all = [
             ("HOLDFAST_HTTP_ADDR", format!("127.0.0.1:{}", self.port)),
             ("HOLDFAST_URL", self.url.clone()),
         ]
         .into_iter()
+        .chain(connections.environment())
         .map(|(name, value)| (name.to_owned(), value))
         .collect::<Vec<_>>();
         all.extend(self.environment.clone());
@@ -266,11 +262,11 @@ impl World {
         command
             .args(["--pdeathsig", "KILL", HOLDFAST, role])
             .envs(self.environment())
-            .envs(settings.iter().copied())
             .env(
                 "HOLDFAST_LOG",
                 "info,holdfast=debug,ingress=debug,reserver=debug,persister=debug,expirer=debug",
             )
+            .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a handle"))
             .stderr(log)

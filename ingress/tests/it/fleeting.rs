@@ -145,7 +145,7 @@ async fn a_command_that_kafka_does_not_take_is_503() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_kafka_or_the_registry_it_serves_and_says_what_it_waits_for() {
     let nowhere = Connections {
-        kafka_brokers: "127.0.0.1:1".to_owned(),
+        kafka_brokers: "127.0.0.1:1".into(),
         registry_url: "http://127.0.0.1:1".into(),
         ..Connections::from_env()
     };

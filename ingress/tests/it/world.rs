@@ -83,7 +83,7 @@ impl Api {
             .unwrap();
         Self {
             addr: running.addr,
-            http: Client::builder().no_proxy().build().unwrap(),
+            http: plumbing::tls::plain_client().build().unwrap(),
             context,
             stopper,
             running,

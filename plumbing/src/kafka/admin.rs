@@ -9,6 +9,7 @@ use rdkafka::{
 };
 
 use super::client;
+use crate::config::Brokers;
 
 /// A topic to create.
 #[derive(Debug, Clone)]
@@ -30,7 +31,7 @@ pub enum Created {
     Existed,
 }
 
-fn admin(brokers: &str) -> Result<AdminClient<DefaultClientContext>, KafkaError> {
+fn admin(brokers: &Brokers) -> Result<AdminClient<DefaultClientContext>, KafkaError> {
     client::admin(brokers, "holdfast-admin").create()
 }
 
@@ -44,7 +45,7 @@ fn options() -> AdminOptions {
 ///
 /// # Errors
 /// [`KafkaError`] when the broker does not answer or refuses.
-pub async fn ensure_topic(brokers: &str, spec: &TopicSpec, replication: i32) -> Result<Created, KafkaError> {
+pub async fn ensure_topic(brokers: &Brokers, spec: &TopicSpec, replication: i32) -> Result<Created, KafkaError> {
     let mut topic = NewTopic::new(&spec.name, spec.partitions, TopicReplication::Fixed(replication));
     for (key, value) in &spec.settings {
         topic = topic.set(key, value);
@@ -62,7 +63,7 @@ pub async fn ensure_topic(brokers: &str, spec: &TopicSpec, replication: i32) -> 
 ///
 /// # Errors
 /// [`KafkaError`] when the broker does not answer or refuses.
-pub async fn delete_topics(brokers: &str, names: &[&str]) -> Result<(), KafkaError> {
+pub async fn delete_topics(brokers: &Brokers, names: &[&str]) -> Result<(), KafkaError> {
     for result in admin(brokers)?.delete_topics(names, &options()).await? {
         match result {
             Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
@@ -76,7 +77,7 @@ pub async fn delete_topics(brokers: &str, names: &[&str]) -> Result<(), KafkaErr
 ///
 /// # Errors
 /// [`KafkaError`] when the broker does not answer.
-pub async fn topic_setting(brokers: &str, topic: &str, setting: &str) -> Result<Option<String>, KafkaError> {
+pub async fn topic_setting(brokers: &Brokers, topic: &str, setting: &str) -> Result<Option<String>, KafkaError> {
     let described = admin(brokers)?
         .describe_configs(&[ResourceSpecifier::Topic(topic)], &options())
         .await?;

@@ -2,22 +2,37 @@
 
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 
+use crate::config::Brokers;
+
 #[expect(clippy::disallowed_methods, reason = "this is the one home of Kafka client options")]
-fn base(brokers: &str, client_id: &str) -> ClientConfig {
+fn base(brokers: &Brokers, client_id: &str) -> ClientConfig {
     let mut options = ClientConfig::new();
     options
-        .set("bootstrap.servers", brokers)
+        .set("bootstrap.servers", &brokers.addresses)
+        .set("security.protocol", brokers.security.name())
         .set("client.id", client_id)
         .set("reconnect.backoff.ms", "50") // A restarted broker is found again at once,
         .set("reconnect.backoff.max.ms", "1000") // and one that stays away is not hammered.
         .set("socket.keepalive.enable", "true")
         .set("log.connection.close", "false"); // Idle connections are closed by the broker; that is no news.
+    if let Some(ca) = &brokers.ca {
+        options.set("ssl.ca.location", ca.to_string_lossy());
+    }
+    if brokers.security.has_login() {
+        options
+            .set("sasl.mechanism", brokers.mechanism.name())
+            .set("sasl.username", brokers.user.as_deref().unwrap_or_default())
+            .set(
+                "sasl.password",
+                brokers.password.as_ref().map_or("", |password| password.expose()),
+            );
+    }
     options
 }
 
 /// A producer whose records are in order, acknowledged by every in-sync replica, and never doubled by its own retries.
 #[must_use]
-pub fn producer(brokers: &str, client_id: &str, linger_ms: &str) -> ClientConfig {
+pub fn producer(brokers: &Brokers, client_id: &str, linger_ms: &str) -> ClientConfig {
     let mut options = base(brokers, client_id);
     options
         .set("acks", "all") // An event that can be lost is stock that is never given back.
@@ -32,7 +47,7 @@ pub fn producer(brokers: &str, client_id: &str, linger_ms: &str) -> ClientConfig
 
 /// A reader of assigned partitions, which commits nothing by itself.
 #[must_use]
-pub fn reader(brokers: &str, client_id: &str, group_id: &str) -> ClientConfig {
+pub fn reader(brokers: &Brokers, client_id: &str, group_id: &str) -> ClientConfig {
     let mut options = base(brokers, client_id);
     options
         .set("group.id", group_id) // librdkafka wants one even where only `assign` is used.
@@ -52,7 +67,7 @@ pub fn reader(brokers: &str, client_id: &str, group_id: &str) -> ClientConfig {
 
 /// A reader whom nobody waits for: it takes larger portions, tens of milliseconds later, for a fraction of the requests.
 #[must_use]
-pub fn background_reader(brokers: &str, client_id: &str, group_id: &str) -> ClientConfig {
+pub fn background_reader(brokers: &Brokers, client_id: &str, group_id: &str) -> ClientConfig {
     let mut options = reader(brokers, client_id, group_id);
     options.set("fetch.min.bytes", "65536").set("fetch.wait.max.ms", "25"); // Unless that much is there before.
     options
@@ -60,7 +75,7 @@ pub fn background_reader(brokers: &str, client_id: &str, group_id: &str) -> Clie
 
 /// A member of a consumer group, which only learns what is assigned to it.
 #[must_use]
-pub fn member(brokers: &str, client_id: &str, group_id: &str) -> ClientConfig {
+pub fn member(brokers: &Brokers, client_id: &str, group_id: &str) -> ClientConfig {
     let mut options = reader(brokers, client_id, group_id);
     options
         .set("auto.offset.reset", "latest")
@@ -73,7 +88,7 @@ pub fn member(brokers: &str, client_id: &str, group_id: &str) -> ClientConfig {
 
 /// A client for administrators.
 #[must_use]
-pub fn admin(brokers: &str, client_id: &str) -> ClientConfig {
+pub fn admin(brokers: &Brokers, client_id: &str) -> ClientConfig {
     base(brokers, client_id)
 }
 

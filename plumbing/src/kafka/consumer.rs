@@ -11,6 +11,7 @@ use rdkafka::{
 };
 
 use super::client;
+use crate::config::Brokers;
 use crate::{task, wait::Attempt};
 
 /// A context that keeps librdkafka's chatter at debug level: roles log what it means to them.
@@ -39,7 +40,7 @@ pub const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// [`KafkaError`] when librdkafka refuses the options.
-pub fn reader(brokers: &str, client_id: &str, group_id: &str) -> Result<Reader, KafkaError> {
+pub fn reader(brokers: &Brokers, client_id: &str, group_id: &str) -> Result<Reader, KafkaError> {
     client::reader(brokers, client_id, group_id).create_with_context(Quiet)
 }
 
@@ -47,7 +48,7 @@ pub fn reader(brokers: &str, client_id: &str, group_id: &str) -> Result<Reader, 
 ///
 /// # Errors
 /// [`KafkaError`] when librdkafka refuses the options.
-pub fn background_reader(brokers: &str, client_id: &str, group_id: &str) -> Result<Reader, KafkaError> {
+pub fn background_reader(brokers: &Brokers, client_id: &str, group_id: &str) -> Result<Reader, KafkaError> {
     client::background_reader(brokers, client_id, group_id).create_with_context(Quiet)
 }
 
@@ -89,8 +90,8 @@ pub fn partition_count(reader: &Reader, topic: &str) -> Result<Option<usize>, Ka
 ///
 /// # Errors
 /// [`Attempt::Again`] when no broker answers, or the topic is not there yet.
-pub async fn wait_partition_count(brokers: &str, topic: &str) -> Result<usize, Attempt> {
-    let (asked, name) = (brokers.to_owned(), topic.to_owned());
+pub async fn wait_partition_count(brokers: &Brokers, topic: &str) -> Result<usize, Attempt> {
+    let (asked, name) = (brokers.clone(), topic.to_owned());
     let asking = task::thread("partition-count", move || {
         partition_count(&reader(&asked, "holdfast-start", "holdfast.start")?, &name)
     });

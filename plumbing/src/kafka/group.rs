@@ -18,6 +18,7 @@ use rdkafka::{
 use tokio::sync::watch;
 
 use super::client;
+use crate::config::Brokers;
 use crate::{stop::Stop, task};
 
 struct Assignment {
@@ -67,7 +68,7 @@ fn pause(member: &BaseConsumer<Assignment>, list: &TopicPartitionList) {
 /// # Errors
 /// [`KafkaError`] when librdkafka refuses the options; a broker that is down is waited for.
 pub fn join(
-    brokers: &str,
+    brokers: &Brokers,
     client_id: &str,
     group_id: &str,
     topic: &str,

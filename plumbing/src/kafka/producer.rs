@@ -12,6 +12,7 @@ use rdkafka::{
 use tokio::sync::oneshot;
 
 use super::client;
+use crate::config::Brokers;
 
 /// One record to produce.
 #[derive(Debug, Clone, Copy)]
@@ -215,7 +216,7 @@ impl Producer {
     ///
     /// # Errors
     /// [`KafkaError`] when librdkafka refuses the options.
-    pub fn new(brokers: &str, client_id: &str, linger_ms: &str) -> Result<Self, KafkaError> {
+    pub fn new(brokers: &Brokers, client_id: &str, linger_ms: &str) -> Result<Self, KafkaError> {
         let client = client::producer(brokers, client_id, linger_ms).create_with_context(Deliveries)?;
         Ok(Self {
             inner: Arc::new(Inner { client: Some(client) }),

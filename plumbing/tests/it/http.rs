@@ -8,14 +8,17 @@ use axum::extract::ConnectInfo;
 use axum::routing::get;
 use plumbing::health::{Health, router};
 use plumbing::telemetry::MetricsHandle;
-use plumbing::{http, stop, task};
+use plumbing::{http, stop, task, tls};
 
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
+async fn get_from(addr: SocketAddr, path: &str) -> reqwest::Result<reqwest::Response> {
+    let client = tls::plain_client().build().expect("a client");
+    client.get(format!("http://{addr}{path}")).send().await
+}
+
 async fn fetch(addr: SocketAddr, path: &str) -> (u16, String) {
-    let response = reqwest::get(format!("http://{addr}{path}"))
-        .await
-        .expect("the server answers");
+    let response = get_from(addr, path).await.expect("the server answers");
     (
         response.status().as_u16(),
         response.text().await.expect("the body is text"),
@@ -103,8 +106,5 @@ async fn a_stop_lets_requests_in_flight_be_answered() {
         started.elapsed() < http::DRAIN,
         "idle connections do not hold the drain"
     );
-    assert!(
-        reqwest::get(format!("http://{addr}/slow")).await.is_err(),
-        "nothing is accepted any more"
-    );
+    assert!(get_from(addr, "/slow").await.is_err(), "nothing is accepted any more");
 }

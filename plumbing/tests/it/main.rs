@@ -1,4 +1,6 @@
 //! Plumbing against the real thing: sockets, an OTLP collector, a process-wide subscriber.
 
+mod engines;
+mod hostile;
 mod http;
 mod telemetry;

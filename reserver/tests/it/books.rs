@@ -142,7 +142,7 @@ impl Books {
 
     /// Every stock hash and hold in Redis is the ledger's.
     pub fn assert_agree(&self) {
-        let mut connection = redis::Client::open(redis_url())
+        let mut connection = plumbing::redis::client(&redis_url())
             .expect("a URL")
             .get_connection()
             .expect("Redis answers");
@@ -174,7 +174,7 @@ impl Books {
 
     /// All keys of the lane, for tests that damage it.
     pub fn connection(&self) -> redis::Connection {
-        redis::Client::open(redis_url())
+        plumbing::redis::client(&redis_url())
             .expect("a URL")
             .get_connection()
             .expect("Redis answers")

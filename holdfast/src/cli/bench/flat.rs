@@ -271,7 +271,7 @@ impl Drop for Policy {
 }
 
 fn config(place: &Connections, verb: &str, words: &[&str]) -> anyhow::Result<String> {
-    let mut connection = redis::Client::open(place.redis_url.expose())?.get_connection()?;
+    let mut connection = plumbing::redis::client(place.redis_url.expose())?.get_connection()?;
     let answer: redis::Value = redis::cmd("CONFIG").arg(verb).arg(words).query(&mut connection)?;
     Ok(match answer {
         redis::Value::Array(pair) => pair
@@ -285,7 +285,7 @@ fn config(place: &Connections, verb: &str, words: &[&str]) -> anyhow::Result<Str
 
 /// Rewrites the append-only file again and again; returns how often.
 fn rewrite_until(place: &Connections, stop: &plumbing::stop::Stop) -> anyhow::Result<u64> {
-    let mut connection = redis::Client::open(place.redis_url.expose())?.get_connection()?;
+    let mut connection = plumbing::redis::client(place.redis_url.expose())?.get_connection()?;
     let mut count = 0;
     while !stop.is_requested() {
         // Refused while one is going on.

@@ -64,7 +64,7 @@ pub async fn run(place: &Connections, plan: &Plan, scenario: &Scenario) -> anyho
 
 /// Answers of Redis' INFO as it words them.
 fn redis_info(place: &Connections, section: &str) -> anyhow::Result<String> {
-    let mut connection = redis::Client::open(place.redis_url.expose())?.get_connection()?;
+    let mut connection = plumbing::redis::client(place.redis_url.expose())?.get_connection()?;
     Ok(redis::cmd("INFO").arg(section).query(&mut connection)?)
 }
 

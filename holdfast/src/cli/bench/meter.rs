@@ -96,7 +96,7 @@ pub fn engines(connections: &Connections) -> Vec<(String, u32)> {
     let engine = |name: &str, url: &str| Some((name.to_owned(), cpu::listening_on(port(url)?)?));
     [
         Some(("load".to_owned(), std::process::id())),
-        engine("kafka", &connections.kafka_brokers),
+        engine("kafka", &connections.kafka_brokers.addresses),
         engine("redis", connections.redis_url.expose()),
         engine("postgres", connections.postgres_url.expose()),
     ]

@@ -165,7 +165,7 @@ async fn storm(world: &World, plan: &Plan, name: &str) -> anyhow::Result<Sample>
 
 /// The sum of a metric over its labels.
 async fn metric(http: SocketAddr, name: &str) -> anyhow::Result<f64> {
-    let client = reqwest::Client::builder().no_proxy().build()?;
+    let client = plumbing::tls::plain_client().build()?;
     let text = client
         .get(format!("http://{http}/metrics"))
         .send()

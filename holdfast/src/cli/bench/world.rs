@@ -67,12 +67,7 @@ fn command(connections: &Connections, arguments: &[&str]) -> anyhow::Result<Comm
     let mut command = Command::new(std::env::current_exe().context("where this binary is")?);
     command
         .args(arguments)
-        .env("HOLDFAST_KAFKA_BROKERS", &connections.kafka_brokers)
-        .env("HOLDFAST_TOPIC_PREFIX", &connections.topic_prefix)
-        .env("HOLDFAST_REGISTRY_URL", connections.registry_url.expose())
-        .env("HOLDFAST_REDIS_URL", connections.redis_url.expose())
-        .env("HOLDFAST_REDIS_PREFIX", &connections.redis_prefix)
-        .env("HOLDFAST_POSTGRES_URL", connections.postgres_url.expose())
+        .envs(connections.environment())
         .env("HOLDFAST_LOG", "error")
         .env_remove("HOLDFAST_TOKEN")
         .env_remove("HOLDFAST_ADMIN_ADDR")
@@ -153,7 +148,7 @@ pub fn raw_topics(place: &Connections) -> [String; 2] {
 }
 
 fn clear_redis(url: &str, prefix: &str) -> anyhow::Result<()> {
-    let mut connection = redis::Client::open(url)?.get_connection()?;
+    let mut connection = plumbing::redis::client(url)?.get_connection()?;
     let mut cursor = 0_u64;
     loop {
         let (next, keys): (u64, Vec<Vec<u8>>) = redis::cmd("SCAN")
@@ -237,7 +232,7 @@ impl World {
 
     /// Waits until the HTTP API is ready.
     pub async fn ready(&mut self) -> anyhow::Result<()> {
-        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
+        let client = plumbing::tls::plain_client().timeout(PATIENCE).build()?;
         let (url, begun) = (format!("http://{}/readyz", self.http), Instant::now());
         while begun.elapsed() < PATIENCE {
             if client

@@ -87,7 +87,10 @@ impl Doctor {
 
     async fn kafka(&self) -> Vec<Finding> {
         let brokers = self.connections.kafka_brokers.clone();
-        if let Some(closed) = closed(&brokers.split(',').collect::<Vec<_>>(), "HOLDFAST_KAFKA_BROKERS") {
+        if let Some(closed) = closed(
+            &brokers.addresses.split(',').collect::<Vec<_>>(),
+            "HOLDFAST_KAFKA_BROKERS",
+        ) {
             return vec![closed];
         }
         let prefix = self.connections.topic_prefix.clone();
@@ -345,10 +348,8 @@ fn closed(addresses: &[&str], variable: &str) -> Option<Finding> {
 }
 
 async fn get_json(url: &str) -> anyhow::Result<Value> {
-    let client = reqwest::Client::builder()
-        .timeout(Duration::from_secs(5))
-        .no_proxy()
-        .build()?;
+    let (client, url) = plumbing::tls::client_for(url)?;
+    let client = client.timeout(Duration::from_secs(5)).build()?;
     let answer = client.get(url).send().await?.error_for_status()?;
     Ok(serde_json::from_slice(&answer.bytes().await?)?)
 }

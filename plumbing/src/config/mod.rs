@@ -4,31 +4,30 @@
 //! `./run`, so that nothing needs to be set on a developer's machine. A role flattens [`Connections`] into its own
 //! configuration; [`Telemetry`] is added by [`crate::service`].
 
-use std::convert::Infallible;
-use std::fmt;
-use std::net::SocketAddr;
-use std::str::FromStr;
+mod brokers;
+mod secret;
 
+use std::net::SocketAddr;
+
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, FromArgMatches, ValueEnum};
+
+pub use brokers::{Brokers, Mechanism, Security};
+pub use secret::{Login, Secret, SecretUrl};
 
 /// Where the engines are, and the prefixes that keep two installations on the same engines apart.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connections")]
 pub struct Connections {
-    /// Kafka bootstrap servers, as host:port,host:port
-    #[arg(
-        long,
-        env = "HOLDFAST_KAFKA_BROKERS",
-        default_value = "127.0.0.1:19092",
-        value_name = "ADDRESSES"
-    )]
-    pub kafka_brokers: String,
+    /// Kafka, and how to prove to it who one is.
+    #[command(flatten)]
+    pub kafka_brokers: Brokers,
 
     /// Prefix of all topics, subjects and consumer groups
     #[arg(long, env = "HOLDFAST_TOPIC_PREFIX", default_value = "", value_name = "PREFIX")]
     pub topic_prefix: String,
 
-    /// Base URL of the schema registry (Confluent's API)
+    /// Base URL of the schema registry (Confluent's API); `https://user:password@...?sslrootcert=FILE` where it wants that
     #[arg(
         long,
         env = "HOLDFAST_REGISTRY_URL",
@@ -38,7 +37,7 @@ pub struct Connections {
     )]
     pub registry_url: SecretUrl,
 
-    /// Redis, which must run with maxmemory-policy noeviction
+    /// Redis, which must run with maxmemory-policy noeviction; `rediss://user:password@...?sslrootcert=FILE` for TLS
     #[arg(
         long,
         env = "HOLDFAST_REDIS_URL",
@@ -52,7 +51,7 @@ pub struct Connections {
     #[arg(long, env = "HOLDFAST_REDIS_PREFIX", default_value = "hf", value_name = "PREFIX")]
     pub redis_prefix: String,
 
-    /// Postgres, migrated by `holdfast migrate`
+    /// Postgres, migrated by `holdfast migrate`; `?sslmode=verify-full&sslrootcert=FILE` for TLS
     #[arg(
         long,
         env = "HOLDFAST_POSTGRES_URL",
@@ -71,6 +70,51 @@ impl Connections {
         Self::from_arg_matches(&command.get_matches_from(["environment"]))
             .expect("every argument has a default, and every text is a legal value")
     }
+
+    /// The same engines, as another user: what a service connects with, where it has a login of its own.
+    #[must_use]
+    pub fn logged_in(mut self, postgres: Option<&Login>, redis: Option<&Login>) -> Self {
+        if let Some(login) = postgres {
+            self.postgres_url = self.postgres_url.with_login(login);
+        }
+        if let Some(login) = redis {
+            self.redis_url = self.redis_url.with_login(login);
+        }
+        self
+    }
+
+    /// The environment that says the same to a child process.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        let mut variables = self.kafka_brokers.environment();
+        variables.extend([
+            ("HOLDFAST_TOPIC_PREFIX", self.topic_prefix.clone()),
+            ("HOLDFAST_REGISTRY_URL", self.registry_url.expose().to_owned()),
+            ("HOLDFAST_REDIS_URL", self.redis_url.expose().to_owned()),
+            ("HOLDFAST_REDIS_PREFIX", self.redis_prefix.clone()),
+            ("HOLDFAST_POSTGRES_URL", self.postgres_url.expose().to_owned()),
+        ]);
+        variables
+    }
+}
+
+/// The error of a command line without the value of a secret: one whose environment variable `--help` does not show either.
+#[must_use]
+pub fn without_secrets(command: &clap::Command, mut error: clap::Error) -> clap::Error {
+    if let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg)
+        && is_secret(command, named)
+    {
+        error.insert(ContextKind::InvalidValue, ContextValue::String("***".to_owned()));
+    }
+    error
+}
+
+/// Whether an argument as an error names it (`--token <TOKEN>`) is a secret of the command or of one below it.
+fn is_secret(command: &clap::Command, named: &str) -> bool {
+    let flag = named.split([' ', '=']).next().and_then(|flag| flag.strip_prefix("--"));
+    let mut arguments = command.get_arguments();
+    arguments.any(|argument| argument.is_hide_env_values_set() && argument.get_long() == flag)
+        || command.get_subcommands().any(|below| is_secret(below, named))
 }
 
 /// How a process reports about itself.
@@ -119,106 +163,9 @@ pub enum LogFormat {
     Json,
 }
 
-/// A URL that may carry a password. It prints without it, so that no log line and no `{:?}` gives it away.
-#[derive(Clone, Eq, PartialEq)]
-pub struct SecretUrl(String);
-
-impl SecretUrl {
-    /// The whole URL, with the password: only for the client that connects.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for SecretUrl {
-    type Err = Infallible;
-
-    fn from_str(url: &str) -> Result<Self, Infallible> {
-        Ok(Self(url.to_owned()))
-    }
-}
-
-impl From<String> for SecretUrl {
-    fn from(url: String) -> Self {
-        Self(url)
-    }
-}
-
-impl From<&str> for SecretUrl {
-    fn from(url: &str) -> Self {
-        Self(url.to_owned())
-    }
-}
-
-impl fmt::Display for SecretUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (address, query) = match self.0.split_once('?') {
-            Some((address, query)) => (address, Some(query)),
-            None => (self.0.as_str(), None),
-        };
-        let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
-        if !scheme.is_empty() {
-            write!(f, "{scheme}://")?;
-        }
-        // To the last '@', not to the first '/': a password with a bare '/' is a mistake, and still a password.
-        match rest.rsplit_once('@') {
-            Some((login, host)) => match login.split_once(':') {
-                Some((user, _)) => write!(f, "{user}:***@{host}")?,
-                None => write!(f, "{login}@{host}")?,
-            },
-            None => f.write_str(rest)?,
-        }
-        let Some(query) = query else { return Ok(()) };
-        for (index, pair) in query.split('&').enumerate() {
-            f.write_str(if index == 0 { "?" } else { "&" })?;
-            match pair.split_once('=') {
-                Some((key, _)) if key.to_ascii_lowercase().contains("pass") => write!(f, "{key}=***")?,
-                _ => f.write_str(pair)?,
-            }
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for SecretUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{self}\"")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_url_prints_without_its_password() {
-        for (url, printed) in [
-            (
-                "postgres://holdfast:s3cret@db:5432/holdfast",
-                "postgres://holdfast:***@db:5432/holdfast",
-            ),
-            ("redis://:s3cret@127.0.0.1:6379/0", "redis://:***@127.0.0.1:6379/0"),
-            ("postgres://u:s3/cr@et@db/x", "postgres://u:***@db/x"),
-            (
-                "postgres://db/x?user=u&password=s3cret&sslmode=disable",
-                "postgres://db/x?user=u&password=***&sslmode=disable",
-            ),
-            ("u:s3cret@db", "u:***@db"),
-            (
-                "http://127.0.0.1:18081/apis/ccompat/v7",
-                "http://127.0.0.1:18081/apis/ccompat/v7",
-            ),
-            ("redis://127.0.0.1:16379", "redis://127.0.0.1:16379"),
-            ("redis://name@host", "redis://name@host"),
-            ("", ""),
-        ] {
-            let secret = SecretUrl::from(url);
-            assert_eq!(secret.to_string(), printed);
-            assert_eq!(format!("{secret:?}"), format!("\"{printed}\""));
-            assert_eq!(secret.expose(), url);
-        }
-    }
 
     #[test]
     fn connections_print_without_passwords_and_read_flags() {
@@ -229,11 +176,22 @@ mod tests {
             "--redis-url=redis://:s3cret@cache",
             "--registry-url=http://u:s3cret@registry",
             "--topic-prefix=t1.",
+            "--kafka-user=u",
+            "--kafka-password=s3cret",
+            "--kafka-security-protocol=SASL_PLAINTEXT",
         ]);
         let connections = Connections::from_arg_matches(&matches).unwrap();
         assert!(!format!("{connections:?}").contains("s3cret"));
         assert_eq!(connections.topic_prefix, "t1.");
         assert_eq!(connections.postgres_url.expose(), "postgres://u:s3cret@db/x");
+        let logins = ["persister:p", "reserver:r"].map(|login| login.parse().unwrap());
+        let service = connections.clone().logged_in(Some(&logins[0]), Some(&logins[1]));
+        assert_eq!(service.postgres_url.expose(), "postgres://persister:p@db/x");
+        assert_eq!(service.redis_url.expose(), "redis://reserver:r@cache");
+        // A child that is told so is told the same.
+        let said = connections.environment();
+        assert!(said.contains(&("HOLDFAST_KAFKA_PASSWORD", "s3cret".to_owned())));
+        assert!(said.contains(&("HOLDFAST_REDIS_URL", "redis://:s3cret@cache".to_owned())));
     }
 
     #[test]
@@ -242,6 +200,11 @@ mod tests {
         let help = command.render_long_help().to_string();
         for name in [
             "HOLDFAST_KAFKA_BROKERS",
+            "HOLDFAST_KAFKA_SECURITY_PROTOCOL",
+            "HOLDFAST_KAFKA_CA",
+            "HOLDFAST_KAFKA_SASL_MECHANISM",
+            "HOLDFAST_KAFKA_USER",
+            "HOLDFAST_KAFKA_PASSWORD",
             "HOLDFAST_TOPIC_PREFIX",
             "HOLDFAST_REGISTRY_URL",
             "HOLDFAST_REDIS_URL",
