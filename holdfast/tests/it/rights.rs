@@ -2,6 +2,8 @@
 //!
 //! That they may do their work is shown by all other tests here, which run the roles with these logins.
 
+use std::{collections::BTreeSet, path::Path};
+
 use plumbing::config::{Connections, Login};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
@@ -146,6 +148,26 @@ async fn each_service_reads_and_writes_its_own_tables_and_no_others() {
     }
 }
 
+/// The console reads whatever there is: what it may not read is a table that rights.sql does not know.
+#[tokio::test]
+async fn no_table_is_forgotten() {
+    let world = Setup::new().prepare().await;
+    let mut owner = PgConnection::connect(world.connections.postgres_url.expose())
+        .await
+        .expect("Postgres answers");
+    let unknown: Vec<String> = sqlx::query_scalar(
+        "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm') \
+         AND NOT has_table_privilege('holdfast_console', oid, 'SELECT')",
+    )
+    .fetch_all(&mut owner)
+    .await
+    .expect("Postgres answers");
+    assert!(
+        unknown.is_empty(),
+        "nobody's in schemas/src/picture/rights.sql: {unknown:?}"
+    );
+}
+
 fn redis_as(connections: &Connections, service: &str) -> redis::Connection {
     let own = connections.clone().logged_in(None, Some(&login_of(service)));
     let client = plumbing::redis::client(own.redis_url.expose()).expect("a URL");
@@ -226,5 +248,45 @@ fn the_reserver_touches_lanes_only_and_the_expirer_changes_nothing() {
             Some("NOPERM"),
             "{command}"
         );
+    }
+}
+
+/// All that is in quotes and capitals in the files of a folder.
+fn loud_words(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            loud_words(&path, found);
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).expect("a text");
+        let words = text.split(['\'', '"']);
+        let is_loud = |word: &&str| word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase());
+        found.extend(words.filter(is_loud).map(str::to_ascii_lowercase));
+    }
+}
+
+/// A command that a script calls at a rare moment only, and its user may not, would stop a lane then.
+#[test]
+fn whatever_the_reserver_and_its_scripts_call_is_allowed() {
+    let connections = Connections::from_env();
+    let client = plumbing::redis::client(connections.redis_url.expose()).expect("a URL");
+    let mut redis = client.get_connection().expect("Redis answers");
+    let known: BTreeSet<String> = redis::cmd("COMMAND")
+        .arg("LIST")
+        .query(&mut redis)
+        .expect("its commands");
+    let mut words = BTreeSet::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    loud_words(&root.join("reserver/src"), &mut words);
+    let settings = std::fs::read_to_string(root.join("infra/redis/redis.conf")).expect("the settings");
+    let user = settings
+        .lines()
+        .find(|line| line.starts_with("user holdfast_reserver "));
+    let rights: Vec<&str> = user.expect("the user").split([' ', '|']).collect();
+    let called: Vec<&String> = words.intersection(&known).collect();
+    assert!(called.len() > 20, "{called:?}");
+    for command in called {
+        assert!(rights.contains(&format!("+{command}").as_str()), "{command}");
     }
 }
