@@ -61,7 +61,16 @@ docker_start() {
         docker_compose logs --tail 15 "$@" >&2 || true
         die "not all containers became healthy" "the log: $LOGS/docker.log; or go native: infra/services.sh wipe, then HOLDFAST_NATIVE=1"
     fi
-    for service in "$@"; do ok "$service ready on $("${service}_endpoint") (container)"; done
+    for service in "$@"; do
+        furnish_container "$service"
+        ok "$service ready on $("${service}_endpoint") (container)"
+    done
+}
+
+# furnish_container <service>: compose.yaml gives a new cluster its roles; this, one that was made before there were any.
+furnish_container() {
+    [[ $1 != postgres ]] || docker_compose exec -T postgres psql -h 127.0.0.1 -U holdfast -d holdfast -XAtq -v ON_ERROR_STOP=1 \
+        <"$INFRA/postgres/roles.sql" >>"$LOGS/docker.log" 2>&1 || die "postgres refuses infra/postgres/roles.sql" "the log: $LOGS/docker.log"
 }
 
 docker_stop() { shift; ticking "containers stop: $*" "$LOGS/docker.log" docker_compose stop -t 30 "$@"; }

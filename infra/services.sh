@@ -55,14 +55,18 @@ start_one() {
     if pid=$(pid_of "$service"); then
         # It may have been started a moment ago by somebody who did not wait.
         await "$service" "$service" "${service}_ready" || give_up "$service"
+        furnish "$service" # Older than this repository's newest users, perhaps.
         ok "$service already runs ($("${service}_endpoint"), pid $pid)"
         return
     fi
     "${service}_start"
     await "$service" "$service" "${service}_ready" || give_up "$service"
-    declare -F "${service}_after_start" >/dev/null && "${service}_after_start"
+    furnish "$service"
     ok "$service ready on $("${service}_endpoint") ($(seconds_since "$begun"))"
 }
+
+# furnish <service>: what must be in it once it answers; again at every start, so that kept data and old processes have it too.
+furnish() { if declare -F "$1_furnish" >/dev/null; then "$1_furnish"; fi; }
 
 # give_up <service>: it did not come up, so say what it said, and leave nothing half-started.
 give_up() {

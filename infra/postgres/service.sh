@@ -35,11 +35,12 @@ postgres_start() {
         -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200
 }
 
-postgres_after_start() {
+postgres_furnish() {
     local psql=("$(postgres_bin)/psql" -h 127.0.0.1 -p "$POSTGRES_PORT" -U holdfast -d postgres -XAtq)
     [[ $(PGPASSWORD=holdfast "${psql[@]}" -c "select 1 from pg_database where datname = 'holdfast'") == 1 ]] ||
         PGPASSWORD=holdfast "${psql[@]}" -c 'create database holdfast' >>"$LOGS/postgres.log" 2>&1 || give_up postgres
-    PGPASSWORD=holdfast "${psql[@]}" -v ON_ERROR_STOP=1 -f "$INFRA/postgres/roles.sql" >>"$LOGS/postgres.log" 2>&1 || give_up postgres
+    PGPASSWORD=holdfast "${psql[@]}" -v ON_ERROR_STOP=1 -f "$INFRA/postgres/roles.sql" >>"$LOGS/postgres.log" 2>&1 ||
+        die "postgres refuses infra/postgres/roles.sql" "the whole log: $LOGS/postgres.log"
 }
 
 # SIGINT is Postgres' fast shutdown: clients are cut off, everything is written. SIGTERM would wait for the clients.
