@@ -157,7 +157,7 @@ impl Commander {
             Err(error) => {
                 return Reply::Unacknowledged {
                     request_id,
-                    maybe_sent: !matches!(error, ProduceError::QueueFull),
+                    maybe_sent: error.maybe_sent(),
                     why: error.to_string(),
                 };
             }
@@ -173,8 +173,8 @@ impl Commander {
             Some(Outcome::Acknowledged(offset)) => Reply::Accepted(offset),
             Some(Outcome::Unacknowledged(error)) => Reply::Unacknowledged {
                 request_id,
+                maybe_sent: error.maybe_sent(),
                 why: error.to_string(),
-                maybe_sent: true,
             },
             None => Reply::Unacknowledged {
                 request_id,

@@ -48,8 +48,8 @@ pub struct Options {
     #[arg(long, env = "HOLDFAST_WAIT_DEFAULT_MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(..=WAIT_MS_MAX), value_name = "MS")]
     pub wait_default_ms: u64,
 
-    /// How long a command may wait for others to share its batch, in milliseconds
-    #[arg(long, env = "HOLDFAST_INGRESS_LINGER_MS", default_value = "0", value_name = "MS")]
+    /// How long many commands of a lane that come at once may wait to share a request, in milliseconds; few never wait
+    #[arg(long, env = "HOLDFAST_INGRESS_LINGER_MS", default_value = "0.3", value_name = "MS")]
     pub ingress_linger_ms: String,
 
     /// Calls in flight; those beyond are answered 429

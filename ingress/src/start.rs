@@ -11,7 +11,10 @@ use plumbing::{
     backoff::Backoff,
     config::Connections,
     health::Component,
-    kafka::{consumer, producer::Producer, window::Windows},
+    kafka::{
+        consumer,
+        window::{Clients, Windows},
+    },
     service::Context,
     stop::Stop,
     task,
@@ -74,7 +77,7 @@ pub async fn run(app: Arc<App>, connections: Connections, context: Context, stop
     ));
     let waiters = Arc::new(Waiters::default());
     let rooms = Arc::new(Rooms::default());
-    let producer = Producer::new(brokers, "holdfast-ingress", &app.options.ingress_linger_ms)
+    let clients = Clients::new(brokers, "holdfast-ingress", &app.options.ingress_linger_ms)
         .context("HOLDFAST_INGRESS_LINGER_MS")?;
     let (caught_up, mut is_caught_up) = watch::channel(false);
     let parts = tail::Parts {
@@ -99,7 +102,7 @@ pub async fn run(app: Arc<App>, connections: Connections, context: Context, stop
     let live = Live {
         lanes,
         commands: Commander::new(commands::Parts {
-            windows: Windows::new(&producer, &topics.commands, lanes),
+            windows: Windows::new(&clients, &topics.commands, lanes),
             codec,
             waiters,
             stop: context.stop,
@@ -125,7 +128,7 @@ pub async fn run(app: Arc<App>, connections: Connections, context: Context, stop
     drop(opening); // It ends with the stop, or has ended.
     watching.await?;
     publishing.await?;
-    let flushed = task::thread("flush", move || producer.flush(FLUSH)).await?;
+    let flushed = task::thread("flush", move || clients.flush(FLUSH)).await?;
     if let Err(error) = flushed {
         tracing::warn!(%error, flush_ms = FLUSH.as_millis(), "commands without an acknowledgement are left at the stop; their senders were told");
     }

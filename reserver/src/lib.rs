@@ -157,7 +157,6 @@ async fn shared_by_lanes(
     let forwards_group = forwards_group(&connections.topic_prefix);
     Ok(Some(Shared {
         redis_prefix: connections.redis_prefix.clone(),
-        topics,
         forwards_group: forwards_group.clone(),
         lanes,
         codec,
@@ -167,9 +166,12 @@ async fn shared_by_lanes(
             connections,
             group: forwards_group,
             linger_ms: options.reserver_linger_ms.clone(),
+            events: topics.events.clone(),
+            lanes,
             postgres,
             runtime: Handle::current(),
         },
+        topics,
         options,
     }))
 }

@@ -77,8 +77,8 @@ pub struct Options {
     /// How long a schema id that the registry does not know is asked for before its record is buried, in seconds.
     #[arg(long, env = "HOLDFAST_UNKNOWN_SCHEMA_SECONDS", default_value_t = 10)]
     pub unknown_schema_seconds: u64,
-    /// How long the events producer waits for a batch to fill, in milliseconds.
-    #[arg(long, env = "HOLDFAST_RESERVER_LINGER_MS", default_value = "0")]
+    /// How long many events of a lane may wait to share a request, in milliseconds; few never wait.
+    #[arg(long, env = "HOLDFAST_RESERVER_LINGER_MS", default_value = "0.3")]
     pub reserver_linger_ms: String,
 }
 

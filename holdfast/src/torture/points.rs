@@ -56,7 +56,7 @@ pub const POINTS: &[Point] = &[
         "reserver",
         "the script has decided a batch, nothing is published",
     ),
-    point("reserver.published_one", "reserver", "one event of a batch is queued"),
+    point("producer.queued_one", "reserver", "one event of a batch is queued"),
     point("reserver.published", "reserver", "all events of a batch are queued"),
     point(
         "reserver.read_back",

@@ -45,7 +45,7 @@ fn a_process_killed_between_any_two_steps_changes_nothing() {
             report["faults"].as_array().map_or(0, Vec::len)
         };
         let killed = tokio::join!(
-            killed_at(&["reserver."]),
+            killed_at(&["reserver.", "producer."]),
             killed_at(&["forwards."]),
             killed_at(&["rebuild.", "ingress."]),
             killed_at(&["persister.", "expirer."]),
@@ -59,8 +59,14 @@ fn a_process_killed_between_any_two_steps_changes_nothing() {
 fn every_fail_point_of_the_tortured_roles_is_in_the_list() {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let mut found = BTreeSet::new();
-    for role in ["ingress", "reserver", "persister", "expirer"] {
-        collect(&root.join(role).join("src"), &mut found);
+    for sources in [
+        "ingress/src",
+        "reserver/src",
+        "persister/src",
+        "expirer/src",
+        "plumbing/src/kafka",
+    ] {
+        collect(&root.join(sources), &mut found);
     }
     let listed: BTreeSet<String> = POINTS.iter().map(|point| point.name.to_owned()).collect();
     assert_eq!(found, listed);

@@ -1,18 +1,22 @@
 //! A producer that never blocks: acknowledgements come back by callback or as a future.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use rdkafka::{
     ClientContext, Message,
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     message::{DeliveryResult, Header, OwnedHeaders},
-    producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer},
+    producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext},
 };
 use tokio::sync::oneshot;
 
 use super::client;
-use crate::config::Brokers;
+use crate::{config::Brokers, task};
+
+/// How long the polling thread sleeps when nothing is delivered: only its end waits for it. (rdkafka's own thread polls for
+/// 100 ms at a time, and spins through the last millisecond of each: 1 % of a processor per idle producer.)
+const POLL: Duration = Duration::from_secs(1);
 
 /// One record to produce.
 #[derive(Debug, Clone, Copy)]
@@ -104,18 +108,24 @@ impl Prepared {
         self.partition
     }
 
-    /// Calls `after` when the record has its fate and whoever waits for it was told.
+    /// Calls `after` when the record has its fate and whoever waits for it was told, with whether it was acknowledged.
     #[must_use]
-    pub fn and_then(self, after: impl FnOnce() + Send + Sync + 'static) -> Self {
+    pub fn and_then(self, after: impl FnOnce(bool) + Send + Sync + 'static) -> Self {
         let done = self.done;
-        let both = move |result| {
+        let both = move |result: Result<Position, ProduceError>| {
+            let is_acknowledged = result.is_ok();
             done(result);
-            after();
+            after(is_acknowledged);
         };
         Self {
             done: Box::new(both),
             ..self
         }
+    }
+
+    /// Tells whoever waits for it that it is not sent.
+    pub fn refuse(self, why: ProduceError) {
+        (self.done)(Err(why));
     }
 }
 
@@ -152,9 +162,23 @@ pub enum ProduceError {
     /// The record was never sent.
     #[error("the producer's queue is full")]
     QueueFull,
+    /// The record was never sent, because one before it in its partition was not acknowledged.
+    #[error("the broker did not acknowledge what was sent before")]
+    Behind,
     /// The record was not written, or nobody knows.
     #[error("the broker did not acknowledge: {0}")]
     Unacknowledged(KafkaError),
+}
+
+impl ProduceError {
+    /// Whether the record may be in the log all the same.
+    #[must_use]
+    pub fn maybe_sent(&self) -> bool {
+        match self {
+            Self::QueueFull | Self::Behind => false,
+            Self::Unacknowledged(_) => true,
+        }
+    }
 }
 
 /// Called once with a record's fate.
@@ -186,23 +210,10 @@ impl ProducerContext for Deliveries {
     }
 }
 
-/// A threaded, idempotent producer. Clones share one client.
+/// An idempotent producer with a thread that polls it. Clones share one client.
 #[derive(Clone)]
 pub struct Producer {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    /// Taken only by the drop.
-    client: Option<ThreadedProducer<Deliveries>>,
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        // librdkafka's drop polls in steps of 100 ms: never on a caller's thread.
-        let client = self.client.take();
-        drop(crate::task::thread("kafka-producer-drop", move || drop(client)));
-    }
+    client: Arc<BaseProducer<Deliveries>>,
 }
 
 impl std::fmt::Debug for Producer {
@@ -217,14 +228,18 @@ impl Producer {
     /// # Errors
     /// [`KafkaError`] when librdkafka refuses the options.
     pub fn new(brokers: &Brokers, client_id: &str, linger_ms: &str) -> Result<Self, KafkaError> {
-        let client = client::producer(brokers, client_id, linger_ms).create_with_context(Deliveries)?;
-        Ok(Self {
-            inner: Arc::new(Inner { client: Some(client) }),
-        })
-    }
-
-    fn client(&self) -> &ThreadedProducer<Deliveries> {
-        self.inner.client.as_ref().expect("only the drop takes it")
+        let client: BaseProducer<Deliveries> =
+            client::producer(brokers, client_id, linger_ms).create_with_context(Deliveries)?;
+        let client = Arc::new(client);
+        let polled = Arc::clone(&client);
+        drop(task::thread("producer-poll", move || {
+            // Then this thread has the last of it and drops it: librdkafka's drop polls in steps of 100 ms, never on a
+            // caller's thread.
+            while Arc::strong_count(&polled) > 1 {
+                polled.poll(POLL);
+            }
+        }));
+        Ok(Self { client })
     }
 
     /// Queues a prepared record of a topic; what it was prepared with is called once with its fate, whatever that is.
@@ -241,7 +256,7 @@ impl Producer {
         queued.partition = Some(partition);
         queued.key = key.as_deref();
         queued.payload = Some(&value);
-        if let Err((error, refused)) = self.client().send(queued) {
+        if let Err((error, refused)) = self.client.send(queued) {
             (refused.delivery_opaque)(Err(refusal(error)));
         }
     }
@@ -262,7 +277,7 @@ impl Producer {
         queued.partition = record.partition;
         queued.key = record.key;
         queued.payload = record.value;
-        self.client().send(queued).map_err(|(error, _)| refusal(error))
+        self.client.send(queued).map_err(|(error, _)| refusal(error))
     }
 
     /// Queues a record and returns its acknowledgement to wait for. Dropping the future does not take the record back.
@@ -288,14 +303,14 @@ impl Producer {
     /// Records that are queued or in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        usize::try_from(self.client().in_flight_count()).unwrap_or(0)
+        usize::try_from(self.client.in_flight_count()).unwrap_or(0)
     }
 
     /// Waits until every queued record has its fate, at most `timeout`. Blocks: only at shutdown.
     ///
     /// # Errors
     /// [`KafkaError`] when some have none yet.
-    pub fn flush(&self, timeout: std::time::Duration) -> Result<(), KafkaError> {
-        self.client().flush(timeout)
+    pub fn flush(&self, timeout: Duration) -> Result<(), KafkaError> {
+        self.client.flush(timeout)
     }
 }

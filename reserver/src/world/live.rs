@@ -11,7 +11,8 @@ use plumbing::{
     kafka::{
         KafkaError,
         consumer::{self, Reader},
-        producer::{Position, Prepared, ProduceError, Producer, Record},
+        producer::{Position, Prepared, ProduceError, Record},
+        window::{Clients, Windows},
     },
 };
 use rdkafka::{
@@ -37,21 +38,28 @@ pub(crate) struct Live {
     /// The group whose committed offsets are the forward cursors.
     pub(crate) group: String,
     pub(crate) linger_ms: String,
+    /// Full name of the events topic.
+    pub(crate) events: String,
+    pub(crate) lanes: u16,
     pub(crate) postgres: PgPool,
     pub(crate) runtime: Handle,
 }
 
 impl World for Live {
     type Reader = Reader;
-    type Writer = Producer;
+    type Writer = Writer;
     type Redis = redis::Connection;
 
     fn reader(&self, client_id: &str) -> Result<Reader, KafkaError> {
         consumer::reader(&self.connections.kafka_brokers, client_id, &self.group)
     }
 
-    fn writer(&self, client_id: &str) -> Result<Producer, KafkaError> {
-        Producer::new(&self.connections.kafka_brokers, client_id, &self.linger_ms)
+    fn writer(&self, client_id: &str) -> Result<Writer, KafkaError> {
+        let clients = Clients::new(&self.connections.kafka_brokers, client_id, &self.linger_ms)?;
+        Ok(Writer {
+            events: Windows::new(&clients, &self.events, self.lanes),
+            clients,
+        })
     }
 
     fn redis(&self) -> RedisResult<redis::Connection> {
@@ -168,19 +176,22 @@ impl LogReader for Reader {
     }
 }
 
-impl LogWriter for Producer {
+/// Outcomes go through a window; what is sent now and then goes at once.
+pub(crate) struct Writer {
+    clients: Clients,
+    events: Windows,
+}
+
+impl LogWriter for Writer {
     fn send_then(
         &self,
         record: Record<'_>,
         done: impl FnOnce(Result<Position, ProduceError>) + Send + Sync + 'static,
     ) -> Result<(), ProduceError> {
-        Self::send_then(self, record, done)
+        self.clients.prompt().send_then(record, done)
     }
 
-    fn publish(&self, topic: &str, batch: Vec<Prepared>) {
-        for record in batch {
-            self.send_prepared(topic, record);
-            plumbing::failpoint::reach("reserver.published_one");
-        }
+    fn publish(&self, _: &str, batch: Vec<Prepared>) {
+        self.events.send_all(batch);
     }
 }
