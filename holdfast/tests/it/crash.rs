@@ -71,17 +71,20 @@ fn the_persister_killed_under_load_writes_every_row_exactly_once() {
 fn the_expirer_killed_under_load_frees_every_unit_in_the_end() {
     play(async {
         let (world, skus) = shop("expire", 1_000).await;
-        for number in 0..40 {
-            let mut body = World::wanting(&skus[number % 8], 1, "ann");
-            body["ttl_seconds"] = 2.into();
-            assert_eq!(world.post("/v1/holds", &body).await.status, 201);
-        }
+        let hold_forty = async |ttl_seconds: i64| {
+            for number in 0..40 {
+                let mut body = World::wanting(&skus[number % 8], 1, "ann");
+                body["ttl_seconds"] = ttl_seconds.into();
+                assert_eq!(world.post("/v1/holds", &body).await.status, 201);
+            }
+        };
+        hold_forty(1).await; // Some are released, some are not, when it dies.
         world.kill("expirer").await;
+        hold_forty(2).await;
         tokio::time::sleep(Duration::from_secs(3)).await;
         for sku in &skus {
-            assert_eq!(
-                world.counters(sku).await.1,
-                5,
+            assert!(
+                world.counters(sku).await.1 >= 5,
                 "nobody releases while the expirer is dead"
             );
         }
@@ -100,7 +103,7 @@ fn the_expirer_killed_under_load_frees_every_unit_in_the_end() {
                 .await;
         }
         let report = world.assert_verified().await;
-        assert_eq!(report.holds().get("expired"), Some(&40));
+        assert_eq!(report.holds().get("expired"), Some(&80));
     });
 }
 
