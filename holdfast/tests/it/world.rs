@@ -394,10 +394,14 @@ impl World {
         self.try_request(request).await.expect("the ingress answers")
     }
 
+    /// On the one runtime: a connection of the pool ends with the runtime that drives it, and other tests use it, too.
     pub async fn try_request(&self, request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Error> {
-        let response = request.send().await?;
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.text().await?;
+        let answered = RUNTIME.spawn(async move {
+            let response = request.send().await?;
+            let (status, headers) = (response.status().as_u16(), response.headers().clone());
+            Ok((status, headers, response.text().await?))
+        });
+        let (status, headers, text) = answered.await.expect("no panic")?;
         Ok(Answer {
             status,
             headers,
