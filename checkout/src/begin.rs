@@ -114,8 +114,7 @@ async fn make(shared: &Shared, payment: Payment) -> Result<Payment, Problem> {
         Ok(payment) => Ok(payment),
         Err(problem) => {
             // The worker compensates: at once when this is written, else when the row is orphaned.
-            let (from, to) = (PaymentState::Beginning, PaymentState::Aborting);
-            if store::change(&shared.pool, &payment.payment_ref, from, to).await? {
+            if store::change(&shared.pool, &payment, PaymentState::Aborting).await? {
                 let step = Some("begin");
                 store::release(&shared.pool, &payment, 0, step, Some(&problem.to_string())).await?;
             }

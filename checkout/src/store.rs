@@ -214,27 +214,9 @@ pub(crate) async fn known(
     Ok(rows.into_iter().collect())
 }
 
-/// Moves a payment on; what has moved meanwhile stays.
-pub(crate) async fn change(
-    pool: &PgPool,
-    payment_ref: &str,
-    from: PaymentState,
-    to: PaymentState,
-) -> Result<bool, sqlx::Error> {
-    let query = "UPDATE payments SET state = $3, updated_at = $4 WHERE payment_ref = $1 AND state = $2";
-    let done = sqlx::query(query)
-        .bind(payment_ref)
-        .bind(from.name())
-        .bind(to.name())
-        .bind(time::now_ms())
-        .execute(pool)
-        .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-/// Writes a payment's next state down, if it is as its worker read it. Its state alone says too little: reconciliation may
-/// have found an intent meanwhile, which is to be ended first.
-pub(crate) async fn finish(pool: &PgPool, payment: &Payment, to: PaymentState) -> Result<bool, sqlx::Error> {
+/// Moves a payment on, if it is as it was read. Its state alone says too little: reconciliation may have found an intent
+/// meanwhile, which is to be ended first.
+pub(crate) async fn change(pool: &PgPool, payment: &Payment, to: PaymentState) -> Result<bool, sqlx::Error> {
     let query = "UPDATE payments SET state = $3, updated_at = $4 \
                  WHERE payment_ref = $1 AND state = $2 AND intent_id IS NOT DISTINCT FROM $5";
     let done = sqlx::query(query)

@@ -199,7 +199,7 @@ fn reached(action: Action) {
 
 async fn finish(shared: &Shared, payment: &Payment, state: PaymentState) -> anyhow::Result<()> {
     // What has changed meanwhile is looked at again.
-    let _changed = store::finish(&shared.pool, payment, state).await?;
+    let _changed = store::change(&shared.pool, payment, state).await?;
     Ok(())
 }
 

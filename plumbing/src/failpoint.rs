@@ -4,7 +4,8 @@
 //! time. Nothing is flushed and no destructor runs, as with SIGKILL. Unset, which is how everybody runs, a point costs one
 //! atomic load. Compiled in always: what is tested is the binary that is shipped.
 //!
-//! Names are `<role>.<step>`, in the past tense of what has just happened: `fulfiller.intent_created`.
+//! Names are `<role>.<step>`, in the past tense of what has just happened: `checkout.intent_created`. (`producer.` is what
+//! roles share.)
 
 use std::sync::{
     OnceLock,

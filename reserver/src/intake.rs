@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domain::{Lane, Reason};
+use domain::Lane;
 use plumbing::kafka::consumer;
 use rdkafka::{Message, Timestamp};
 use schemas::{
@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     Shared,
     end::End,
-    pack::{self, Asked, Entry},
+    pack::{Asked, Entry},
     world::World,
 };
 
@@ -181,7 +181,7 @@ impl Intake {
             let asked = match asked {
                 Ok(asked) => asked,
                 Err(message) => {
-                    let refused = refused(Reason::Malformed, &message);
+                    let refused = Asked::malformed(&message);
                     batch.poison.push(Poison {
                         offset: raw.offset,
                         key: raw.key.clone(),
@@ -225,15 +225,6 @@ fn hash_of(raw: &Raw) -> String {
     format!("{:016x}", u64::from_be_bytes(first))
 }
 
-fn refused(reason: Reason, message: &str) -> Asked {
-    Asked::Refused {
-        command_id: String::new(),
-        request_id: String::new(),
-        reason,
-        message: pack::sentence(message),
-    }
-}
-
 /// What is asked, or why the record is poison.
 type Read = Result<Asked, String>;
 
@@ -245,19 +236,14 @@ impl Schemas {
         };
         loop {
             match shared.codec.decode_command(value) {
-                Ok(command) => return Ok(Some(route(shared, lane, command))),
+                Ok(command) => return Ok(Some(Asked::of(command, lane, shared.lanes))),
                 Err(DecodeError::Malformed(why)) => return Ok(Some(Err(why))),
                 Err(DecodeError::Illegal {
                     command_id,
                     request_id,
                     invalid,
                 }) => {
-                    return Ok(Some(Ok(Asked::Refused {
-                        command_id: pack::id_or_nothing(&command_id),
-                        request_id: pack::id_or_nothing(&request_id),
-                        reason: Reason::InvalidRequest,
-                        message: pack::sentence(&invalid.to_string()),
-                    })));
+                    return Ok(Some(Ok(Asked::illegal(&command_id, &request_id, &invalid))));
                 }
                 Err(DecodeError::NewerBody(name)) => {
                     return Err(End::Halt(format!(
@@ -306,38 +292,5 @@ impl Schemas {
         }
         self.ask_again = Some(shared.world.now() + Duration::from_millis(500));
         Known::NotYet
-    }
-}
-
-/// Whether a command belongs to this lane.
-fn route<W: World>(shared: &Shared<W>, lane: Lane, command: domain::Command) -> Read {
-    let refuse = |reason, message: &str| {
-        Ok(Asked::Refused {
-            command_id: command.command_id.to_string(),
-            request_id: command.request_id.to_string(),
-            reason,
-            message: pack::sentence(message),
-        })
-    };
-    let all = pack::lanes_of(&command.body, shared.lanes);
-    // The lowest lane of a cart is its home lane.
-    let own = all[0];
-    if let domain::CommandBody::Reserve(reserve) = &command.body
-        && all.len() > 1
-        && reserve.policy != domain::Policy::AllOrNothing
-    {
-        return refuse(
-            Reason::SeveralLanes,
-            "the lines of this hold live in several lanes: they can only be held all or nothing",
-        );
-    }
-    if own == lane {
-        Ok(Asked::Command(Box::new(command)))
-    } else if own.number() >= shared.lanes {
-        refuse(Reason::HoldNotFound, "the hold id names a lane that does not exist")
-    } else if command.source.is_some() {
-        Err(format!("a forwarded copy for lane {own} arrived in lane {lane}"))
-    } else {
-        Ok(Asked::Misrouted(Box::new(command), own))
     }
 }

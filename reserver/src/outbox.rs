@@ -116,7 +116,7 @@ impl<'a, W: World> Outbox<'a, W> {
 
     /// Queues the events of a batch, in order and in one go, so that they share a request.
     pub(crate) fn publish(&self, batch: Vec<Prepared>) {
-        self.writer.publish(&self.shared.topics.events, batch);
+        self.writer.publish(batch);
     }
 
     /// The reason why the turn is over, if a produce failed.

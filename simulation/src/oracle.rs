@@ -3,7 +3,7 @@
 //! It is `apply.lua` itself, unchanged, called with one command after the other. So it cannot be wrong about what a lane does, and
 //! what differs from it was done by the protocol: a decision lost, made twice, or made from a state that never was.
 
-use domain::{CommandBody, Event, EventBody, Lane, Policy, Reason};
+use domain::{Event, EventBody, Lane};
 use reserver::pack::{self, Asked, Entry, Origin};
 use schemas::{Codec, DecodeError, keys::LaneKeys};
 
@@ -96,59 +96,18 @@ impl<'a> Oracle<'a> {
     }
 
     fn asked(&self, record: &Record) -> Asked {
-        let malformed = |why: &str| refused(Reason::Malformed, why);
         let Some(value) = &record.value else {
-            return malformed("the value is null");
+            return Asked::malformed("the value is null");
         };
-        let command = match self.codec.decode_command(value) {
-            Ok(command) => command,
-            Err(DecodeError::Malformed(why)) => return malformed(&why),
+        match self.codec.decode_command(value) {
+            Ok(command) => Asked::of(command, self.lane, self.lanes).unwrap_or_else(|why| Asked::malformed(&why)),
+            Err(DecodeError::Malformed(why)) => Asked::malformed(&why),
             Err(DecodeError::Illegal {
                 command_id,
                 request_id,
                 invalid,
-            }) => {
-                return Asked::Refused {
-                    command_id,
-                    request_id,
-                    reason: Reason::InvalidRequest,
-                    message: pack::sentence(&invalid.to_string()),
-                };
-            }
+            }) => Asked::illegal(&command_id, &request_id, &invalid),
             Err(other) => unreachable!("a story has no such record: {other}"),
-        };
-        let lanes = pack::lanes_of(&command.body, self.lanes);
-        if let CommandBody::Reserve(reserve) = &command.body
-            && lanes.len() > 1
-            && reserve.policy != Policy::AllOrNothing
-        {
-            return Asked::Refused {
-                command_id: command.command_id.to_string(),
-                request_id: command.request_id.to_string(),
-                reason: Reason::SeveralLanes,
-                message: pack::sentence(
-                    "the lines of this hold live in several lanes: they can only be held all or nothing",
-                ),
-            };
         }
-        if lanes[0] == self.lane {
-            Asked::Command(Box::new(command))
-        } else if command.source.is_some() {
-            malformed(&format!(
-                "a forwarded copy for lane {} arrived in lane {}",
-                lanes[0], self.lane
-            ))
-        } else {
-            Asked::Misrouted(Box::new(command), lanes[0])
-        }
-    }
-}
-
-fn refused(reason: Reason, message: &str) -> Asked {
-    Asked::Refused {
-        command_id: String::new(),
-        request_id: String::new(),
-        reason,
-        message: pack::sentence(message),
     }
 }

@@ -67,17 +67,7 @@ impl SecretUrl {
     pub fn expose(&self) -> &str {
         &self.0
     }
-}
 
-impl FromStr for SecretUrl {
-    type Err = Infallible;
-
-    fn from_str(url: &str) -> Result<Self, Infallible> {
-        Ok(Self(url.to_owned()))
-    }
-}
-
-impl SecretUrl {
     /// The same place, as another user.
     #[must_use]
     pub fn with_login(&self, login: &Login) -> Self {
@@ -89,6 +79,14 @@ impl SecretUrl {
         let place = address.rsplit_once('@').map_or(address, |(_, place)| place);
         let [user, password] = [&login.user, &login.password].map(|text| encoded(text));
         Self(format!("{scheme}://{user}:{password}@{place}{query}"))
+    }
+}
+
+impl FromStr for SecretUrl {
+    type Err = Infallible;
+
+    fn from_str(url: &str) -> Result<Self, Infallible> {
+        Ok(Self(url.to_owned()))
     }
 }
 

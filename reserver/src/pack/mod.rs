@@ -2,35 +2,15 @@
 //!
 //! The positions in the arrays are the contract with `lua/apply.lua`; a change here is a change there.
 
+mod asked;
 mod batch;
 mod outcome;
 
+pub use asked::Asked;
 pub use batch::{batch, writes};
-use domain::{CartLine, Command, CommandBody, Fingerprint, Key, Lane, Lines, Reason, RequestMark, Tenant, Text};
+use domain::{CartLine, CommandBody, Fingerprint, Key, Lane, Lines, RequestMark, Tenant, Text};
 pub(crate) use outcome::previous_of;
 pub use outcome::{Mismatch, Origin, Outcome, event, subject};
-
-/// What is to be decided on one command offset.
-#[derive(Debug)]
-pub enum Asked {
-    /// A command of this lane.
-    Command(Box<Command>),
-    /// A command of another lane: to be forwarded.
-    Misrouted(Box<Command>, Lane),
-    /// A record that is refused before any stock is looked at.
-    Refused {
-        /// Its `command_id`, where it has one.
-        command_id: String,
-        /// Its `request_id`, where it has one.
-        request_id: String,
-        /// Why.
-        reason: Reason,
-        /// A sentence for whoever sent it.
-        message: Text,
-    },
-    /// Offsets up to this one hold no record.
-    Skip,
-}
 
 /// One command offset of a batch.
 #[derive(Debug)]

@@ -191,7 +191,7 @@ impl LogWriter for Writer {
         self.clients.prompt().send_then(record, done)
     }
 
-    fn publish(&self, _: &str, batch: Vec<Prepared>) {
-        self.events.send_all(batch);
+    fn publish(&self, events: Vec<Prepared>) {
+        self.events.send_all(events);
     }
 }

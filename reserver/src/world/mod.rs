@@ -172,8 +172,8 @@ pub trait LogWriter {
         done: impl FnOnce(Result<Position, ProduceError>) + Send + Sync + 'static,
     ) -> Result<(), ProduceError>;
 
-    /// Queues prepared records of a topic in order and in one go, so that they share a request.
-    fn publish(&self, topic: &str, batch: Vec<Prepared>);
+    /// Queues prepared events in order and in one go, so that they share a request.
+    fn publish(&self, events: Vec<Prepared>);
 
     /// Queues a record and returns its fate to wait for.
     ///

@@ -90,11 +90,11 @@ impl LogWriter for Writer<'_> {
         Ok(())
     }
 
-    fn publish(&self, topic: &str, batch: Vec<Prepared>) {
+    fn publish(&self, events: Vec<Prepared>) {
         let deaf = self.port.state.borrow().breaks(Mutant::GoOnAfterUnknown)
             || self.port.state.borrow().breaks(Mutant::StayThoughVoid);
         let way = self.reach(Step::Publishing);
-        for record in batch {
+        for record in events {
             let parts = record.into_parts();
             let done: Done = if deaf {
                 Box::new(move |result: Result<Position, ProduceError>| {
@@ -106,7 +106,7 @@ impl LogWriter for Writer<'_> {
                 parts.done
             };
             let append = Append {
-                topic: topic_of(topic),
+                topic: Topic::Events,
                 partition: index(parts.partition),
                 key: parts.key,
                 value: Some(parts.value),
