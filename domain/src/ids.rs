@@ -56,6 +56,24 @@ impl HoldId {
         Ok(Self(uuid))
     }
 
+    /// The hold whose [`HoldId::bytes`] these are.
+    ///
+    /// # Errors
+    /// [`Invalid`] when they are no UUIDv8.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Invalid> {
+        Uuid::from_slice(bytes)
+            .ok()
+            .filter(|uuid| uuid.get_version_num() == 8)
+            .map(Self)
+            .ok_or_else(|| Invalid::new("hold_id", "must be the 16 bytes of a UUID of version 8"))
+    }
+
+    /// Its 16 bytes.
+    #[must_use]
+    pub fn bytes(self) -> [u8; 16] {
+        self.0.into_bytes()
+    }
+
     /// The hold's home lane.
     #[must_use]
     pub fn lane(self) -> Lane {

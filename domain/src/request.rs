@@ -82,16 +82,21 @@ impl RequestMark {
         i64::from_be_bytes(self.0.to_be_bytes())
     }
 
-    /// Parses what `Display` writes.
+    /// The mark whose [`RequestMark::bytes`] these are.
     ///
     /// # Errors
-    /// [`Invalid`] for anything else.
-    pub fn parse(text: &str) -> Result<Self, Invalid> {
-        let number = (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok()).flatten();
-        number
-            .map(Self)
-            .filter(|mark| mark.to_string() == text)
-            .ok_or_else(|| Invalid::new("request mark", "must be 16 hexadecimal digits"))
+    /// [`Invalid`] unless there are 8.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Invalid> {
+        let bytes = bytes.try_into();
+        bytes
+            .map(|bytes| Self(u64::from_be_bytes(bytes)))
+            .map_err(|_| Invalid::new("request mark", "must be 8 bytes"))
+    }
+
+    /// Its 8 bytes.
+    #[must_use]
+    pub fn bytes(self) -> [u8; 8] {
+        self.0.to_be_bytes()
     }
 }
 
@@ -118,9 +123,9 @@ mod tests {
         assert_ne!(Some(mark), RequestMark::of(&tenant, "request2"));
         assert_eq!(RequestMark::of(&tenant, ""), None);
         assert_eq!(RequestMark::from_number(mark.number()), mark);
-        assert_eq!(RequestMark::parse(&mark.to_string()), Ok(mark));
-        for wrong in ["", "1", "0x00000000000000", "ABCDEF0123456789", "+000000000000001"] {
-            assert!(RequestMark::parse(wrong).is_err(), "{wrong}");
+        assert_eq!(RequestMark::from_bytes(&mark.bytes()), Ok(mark));
+        for wrong in [&b""[..], b"1234567", b"123456789"] {
+            assert!(RequestMark::from_bytes(wrong).is_err(), "{wrong:?}");
         }
     }
 }

@@ -74,7 +74,7 @@ impl LaneWatch {
     /// Takes the answers to `ask`. True: look again at once, the lane has another generation now.
     fn take(&mut self, answers: &mut impl Iterator<Item = Value>) -> Result<bool, RedisError> {
         let (generation, building, fence): (Option<i64>, Option<String>, Option<i64>) = next(answers)?;
-        let due: Vec<(String, f64)> = match self.generation {
+        let due: Vec<(Vec<u8>, f64)> = match self.generation {
             Some(_) => next(answers)?,
             None => Vec::new(),
         };
@@ -84,7 +84,7 @@ impl LaneWatch {
         let is_whole = building.is_none_or(|mark| mark.is_empty() || mark == "0");
         if generation == self.generation && is_whole {
             // A member that is no hold id was not written by us.
-            let read = |(member, score): &(String, f64)| Some((HoldId::parse(member).ok()?, *score as Millis));
+            let read = |(member, score): &(Vec<u8>, f64)| Some((HoldId::from_bytes(member).ok()?, *score as Millis));
             self.due.extend(due.iter().filter_map(read));
         }
         self.generation = generation;
@@ -205,7 +205,7 @@ impl Due {
         let keys = lane.keys.generation(generation);
         let mut pipeline = redis::pipe();
         for (hold_id, _) in &due {
-            pipeline.cmd("GET").arg(keys.hold(*hold_id));
+            pipeline.cmd("HGET").arg(keys.holds()).arg(&hold_id.bytes());
         }
         let holds: Vec<Option<Vec<u8>>> = pipeline.query_async(connection).await?;
         for ((hold_id, deadline), bytes) in due.into_iter().zip(holds) {

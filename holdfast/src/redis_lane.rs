@@ -128,7 +128,7 @@ impl RedisLanes {
         self.scan(redis::cmd("SCAN"), &["MATCH", &keys.pattern()], |page| {
             found.extend(
                 page.into_iter()
-                    .filter_map(|key| key.strip_prefix(&base).map(str::to_owned)),
+                    .filter_map(|key| text(key).strip_prefix(&base).map(str::to_owned)),
             );
         })?;
         found.sort_unstable();
@@ -144,7 +144,7 @@ impl RedisLanes {
         let mut members = Vec::new();
         let mut scan = redis::cmd("SSCAN");
         scan.arg(key);
-        self.scan(scan, &[], |page| members.extend(page))?;
+        self.scan(scan, &[], |page| members.extend(page.into_iter().map(text)))?;
         Ok(members)
     }
 
@@ -152,7 +152,7 @@ impl RedisLanes {
     ///
     /// # Errors
     /// Redis does not answer, or the key is of another type.
-    pub fn pair_names(&mut self, command: &str, key: &str) -> anyhow::Result<Vec<String>> {
+    pub fn pair_names(&mut self, command: &str, key: &str) -> anyhow::Result<Vec<Vec<u8>>> {
         let mut names = Vec::new();
         let mut scan = redis::cmd(command);
         scan.arg(key);
@@ -160,12 +160,12 @@ impl RedisLanes {
         Ok(names)
     }
 
-    fn scan(&mut self, command: redis::Cmd, rest: &[&str], mut take: impl FnMut(Vec<String>)) -> anyhow::Result<()> {
+    fn scan(&mut self, command: redis::Cmd, rest: &[&str], mut take: impl FnMut(Vec<Vec<u8>>)) -> anyhow::Result<()> {
         let mut cursor = String::from("0");
         loop {
             let mut page = command.clone();
             page.arg(&cursor).arg(rest).arg("COUNT").arg(1_000);
-            let (next, names): (String, Vec<String>) = page
+            let (next, names): (String, Vec<Vec<u8>>) = page
                 .query(&mut self.connection)
                 .context("Redis does not answer a scan")?;
             take(names);
@@ -175,6 +175,11 @@ impl RedisLanes {
             cursor = next;
         }
     }
+}
+
+/// A name that should be text; what is not is shown as it can be.
+pub fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|wrong| String::from_utf8_lossy(wrong.as_bytes()).into_owned())
 }
 
 /// What all keys of a generation begin with.

@@ -154,7 +154,7 @@ impl Intake {
             offset: last,
             previous: self.previous,
             timestamp,
-            hash: "skip".to_owned(),
+            hash: 0,
             key: None,
             traceparent: None,
             asked: Asked::Skip,
@@ -218,11 +218,11 @@ fn lines_of(asked: &Asked) -> usize {
     }
 }
 
-/// The first eight bytes of SHA-256 over the record's value, in hexadecimal.
-fn hash_of(raw: &Raw) -> String {
+/// The first 52 bits of SHA-256 over the record's value.
+fn hash_of(raw: &Raw) -> i64 {
     let digest = Sha256::digest(raw.value.as_deref().unwrap_or_default());
     let first: [u8; 8] = digest[..8].try_into().expect("a digest has 32 bytes");
-    format!("{:016x}", u64::from_be_bytes(first))
+    i64::try_from(u64::from_be_bytes(first) >> 12).expect("52 bits")
 }
 
 /// What is asked, or why the record is poison.

@@ -9,7 +9,7 @@ use domain::{LaneState, Ledger, Sku, Tenant};
 use plumbing::failpoint;
 use schemas::{
     cells::{self, CommandCell, HoldCell, PartCell},
-    keys::{GenerationKeys, LaneKeys},
+    keys::{GenerationKeys, LaneKeys, stretch_of},
 };
 
 use crate::{
@@ -26,7 +26,7 @@ const COMMAND_ARGUMENTS: usize = 400;
 const CHUNK_BYTES: usize = 128 * 1024;
 
 /// Log time when to forget, and the key's end.
-type Forget = (i64, String);
+type Forget = (i64, Vec<u8>);
 
 /// Writes all keys of the ledger in the generation of an epoch.
 pub(crate) fn load<C: LaneConnection>(
@@ -51,12 +51,12 @@ pub(crate) fn load<C: LaneConnection>(
     loader.stock(ledger, &keys)?;
     let mut forget = loader.holds(ledger, &keys, rules.remember_ms)?;
     forget.extend(loader.parts(ledger, &keys, rules.remember_ms, state.log_time)?);
-    forget.extend(loader.applied_once(ledger, &keys, rules.remember_ms)?);
+    forget.extend(loader.applied_once(ledger, &keys, rules)?);
     // The sweep ends at the first that must be kept.
     forget.sort_unstable();
     let mut list = Command::new(b"RPUSH", Some(keys.forget()));
     for entry in &forget {
-        loader.add(&mut list, vec![cells::pack(entry)])?;
+        loader.add(&mut list, vec![pack::forget(entry.0, &entry.1)])?;
     }
     loader.end(list)?;
     loader.flush()?;
@@ -176,17 +176,18 @@ impl<C: LaneConnection> Loader<'_, C> {
 
     fn holds(&mut self, ledger: &Ledger, keys: &GenerationKeys, remember_ms: i64) -> Result<Vec<Forget>, End> {
         let mut forget = Vec::new();
-        let mut holds = Command::new(b"MSET", None);
+        let mut holds = Command::new(b"HSET", Some(keys.holds()));
         let mut due = Command::new(b"ZADD", Some(keys.due()));
         for (hold_id, hold) in &ledger.holds {
             let cell = cells::pack(&HoldCell::from(hold));
-            self.add(&mut holds, vec![keys.hold(*hold_id).into_bytes(), cell])?;
+            self.add(&mut holds, vec![hold_id.bytes().to_vec(), cell])?;
             let state = hold.terms.state;
             if state.is_live() {
                 let deadline = hold.terms.expires_at.to_string();
-                self.add(&mut due, vec![deadline.into_bytes(), hold_id.to_string().into_bytes()])?;
+                self.add(&mut due, vec![deadline.into_bytes(), hold_id.bytes().to_vec()])?;
             } else if state.is_final() {
-                forget.push((hold.terms.changed_at + remember_ms, format!("hold:{hold_id}")));
+                let name = [b"hold:", &hold_id.bytes()[..]].concat();
+                forget.push((hold.terms.changed_at + remember_ms, name));
             }
             self.wrote();
         }
@@ -212,7 +213,7 @@ impl<C: LaneConnection> Loader<'_, C> {
             self.add(&mut parts, vec![keys.part(*id).into_bytes(), cell])?;
             if terms.state.is_final() {
                 let until = (terms.changed_at + remember_ms).max(terms.relay_until);
-                forget.push((until, format!("part:{id}")));
+                forget.push((until, format!("part:{id}").into_bytes()));
             } else {
                 self.add(&mut keeping, vec![id.to_string().into_bytes()])?;
             }
@@ -230,8 +231,8 @@ impl<C: LaneConnection> Loader<'_, C> {
     }
 
     /// Command ids, sources, and requests.
-    fn applied_once(&mut self, ledger: &Ledger, keys: &GenerationKeys, remember_ms: i64) -> Result<Vec<Forget>, End> {
-        let mut forget = Vec::new();
+    fn applied_once(&mut self, ledger: &Ledger, keys: &GenerationKeys, rules: Rules) -> Result<Vec<Forget>, End> {
+        let (mut forget, remember_ms) = (Vec::new(), rules.remember_ms);
         let mut applied = Command::new(b"MSET", None);
         for ((tenant, command_id), remembered) in &ledger.commands {
             let cell = CommandCell {
@@ -240,7 +241,8 @@ impl<C: LaneConnection> Loader<'_, C> {
             };
             let key = keys.command(tenant, command_id).into_bytes();
             self.add(&mut applied, vec![key, cells::pack(&cell)])?;
-            forget.push((remembered.at + remember_ms, format!("command:{tenant}/{command_id}")));
+            let name = format!("command:{tenant}/{command_id}").into_bytes();
+            forget.push((remembered.at + remember_ms, name));
             self.wrote();
         }
         for (source, at) in &ledger.sources {
@@ -251,17 +253,21 @@ impl<C: LaneConnection> Loader<'_, C> {
             let key = keys.source(source).into_bytes();
             self.add(&mut applied, vec![key, cells::pack(&cell)])?;
             let place = format!("{}/{}/{}", source.topic, source.partition, source.offset);
-            forget.push((at + remember_ms, format!("source:{place}")));
+            forget.push((at + remember_ms, format!("source:{place}").into_bytes()));
             self.wrote();
         }
         self.end(applied)?;
-        let mut requests = Command::new(b"ZADD", Some(keys.requests()));
+        let mut stretches: BTreeMap<i64, Command> = BTreeMap::new();
+        // The ledger has forgotten what is in older stretches than apply looks into.
         for (mark, at) in &ledger.requests {
-            let pair = vec![at.to_string().into_bytes(), mark.to_string().into_bytes()];
-            self.add(&mut requests, pair)?;
+            let stretch = stretch_of(*at, rules.request_ms);
+            let requests = stretches
+                .entry(stretch)
+                .or_insert_with(|| Command::new(b"HSET", Some(keys.requests(stretch))));
+            self.add(requests, vec![mark.bytes().to_vec(), at.to_string().into_bytes()])?;
             self.wrote();
         }
-        self.end(requests)?;
+        stretches.into_values().try_for_each(|requests| self.end(requests))?;
         Ok(forget)
     }
 }

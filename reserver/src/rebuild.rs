@@ -59,7 +59,12 @@ pub(crate) fn rebuild<W: World>(
     let rules = shared.rules();
     load::load(&mut owned.redis, &owned.keys, epoch, &ledger, &state, rules, progress)?;
     failpoint::reach("rebuild.loaded");
-    done(owned.redis.finish(epoch, state.last_command_offset, state.log_time)?)?;
+    let holds = i64::try_from(ledger.holds.len()).expect("they are in memory");
+    done(
+        owned
+            .redis
+            .finish(epoch, state.last_command_offset, state.log_time, holds)?,
+    )?;
     failpoint::reach("rebuild.finished");
     let elapsed = shared.world.now() - started;
     metrics::histogram!("holdfast_lane_rebuild_seconds").record(elapsed.as_secs_f64());

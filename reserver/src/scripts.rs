@@ -12,6 +12,9 @@ use crate::{pack, world::LaneConnection};
 
 /// A script that takes longer is not waited for: its epoch ends.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How keys and values are laid out (schemas/src/keys.rs, cells.rs). A lane with another layout is rebuilt: count up whatever
+/// a key or a cell changes.
+const LAYOUT: i64 = 2;
 /// Chunks of a rebuild that may be on their way: enough that Redis never waits for the next.
 const LOADING_MAX: usize = 4;
 /// Keys asked for in one step of the background removal.
@@ -21,7 +24,22 @@ static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/
 static BEGIN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/begin.lua")));
 static LOAD: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/load.lua")));
 static FINISH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/finish.lua")));
-static APPLY: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/apply.lua")));
+/// One script, in the order in which its pieces use each other.
+static APPLY: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(concat!(
+        include_str!("lua/apply/start.lua"),
+        include_str!("lua/apply/stock.lua"),
+        include_str!("lua/apply/holds.lua"),
+        include_str!("lua/apply/memory.lua"),
+        include_str!("lua/apply/requests.lua"),
+        include_str!("lua/apply/reserve.lua"),
+        include_str!("lua/apply/carts.lua"),
+        include_str!("lua/apply/steps.lua"),
+        include_str!("lua/apply/shelf.lua"),
+        include_str!("lua/apply/outcome.lua"),
+        include_str!("lua/apply/write.lua"),
+    ))
+});
 static DROP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/drop.lua")));
 
 /// What a claim came to.
@@ -148,7 +166,7 @@ impl<C: LaneConnection> LaneRedis<C> {
     /// # Errors
     /// [`RedisError`] ends the epoch.
     pub fn claim(&mut self, epoch: i64, decided: i64, decision_epoch: i64, commands_end: i64) -> RedisResult<Claimed> {
-        let arguments = [epoch, decided, decision_epoch, commands_end].map(text);
+        let arguments = [epoch, decided, decision_epoch, commands_end, LAYOUT].map(text);
         let reply = self.run(&CLAIM, &arguments.each_ref().map(Vec::as_slice))?;
         match status(&reply)? {
             "OK" => Ok(Claimed::Taken {
@@ -166,7 +184,7 @@ impl<C: LaneConnection> LaneRedis<C> {
     /// # Errors
     /// [`RedisError`] ends the epoch.
     pub fn begin(&mut self, epoch: i64) -> RedisResult<Step> {
-        let reply = self.run(&BEGIN, &[&text(epoch)])?;
+        let reply = self.run(&BEGIN, &[&text(epoch), &text(LAYOUT)])?;
         (self.chunks, self.loading) = (0, 0);
         LOAD.prepare_invoke().load(&mut self.connection)?;
         step(&reply)
@@ -220,12 +238,12 @@ impl<C: LaneConnection> LaneRedis<C> {
         Ok(step)
     }
 
-    /// Ends a rebuild, if every chunk of it is there.
+    /// Ends a rebuild of so many holds, if every chunk of it is there.
     ///
     /// # Errors
     /// [`RedisError`] ends the epoch.
-    pub fn finish(&mut self, epoch: i64, fence: i64, log_time: i64) -> RedisResult<Step> {
-        let arguments = [epoch, fence, log_time, self.chunks].map(text);
+    pub fn finish(&mut self, epoch: i64, fence: i64, log_time: i64, holds: i64) -> RedisResult<Step> {
+        let arguments = [epoch, fence, log_time, self.chunks, holds].map(text);
         let reply = self.run(&FINISH, &arguments.each_ref().map(Vec::as_slice))?;
         step(&reply)
     }

@@ -3,60 +3,16 @@
 //! Holds, remembered commands and the forget list are MessagePack arrays; an absent text is the empty string. Stock is a
 //! hash, so that `redis-cli HGETALL` shows it.
 
+mod hold;
+
 use std::collections::HashMap;
 
 use domain::{
-    Cart, CartLine, Fingerprint, HoldState, HoldTerms, Invalid, Key, Lane, PartState, PartTerms, Policy, Sku,
-    SkuPolicy, Stock, Tenant, Text, UserId,
-    ledger::{LedgerHold, LedgerPart, Remembered},
+    CartLine, Fingerprint, Invalid, Lane, PartState, PartTerms, Sku, SkuPolicy, Stock, Tenant, Text, UserId,
+    ledger::{LedgerPart, Remembered},
 };
+pub use hold::{CartCell, HoldCell, NOT_PAYING, TermsCell, policy_name, read_hold};
 use serde::{Deserialize, Serialize};
-
-/// A hold as Redis keeps it; the order of the fields is the order of the array.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HoldCell {
-    /// [`HoldState::name`].
-    pub state: String,
-    /// Offset of its Reserve.
-    pub attempt: i64,
-    /// Whose stock.
-    pub tenant: String,
-    /// Who buys.
-    pub user_id: String,
-    /// The key that names it.
-    pub idempotency_key: String,
-    /// Hexadecimal.
-    pub fingerprint: String,
-    /// Log time in milliseconds.
-    pub created_at: i64,
-    /// Deadline in milliseconds.
-    pub expires_at: i64,
-    /// Log time in milliseconds.
-    pub changed_at: i64,
-    /// [`Policy::name`].
-    pub policy: String,
-    /// Empty: none.
-    pub external_ref: String,
-    /// Empty: none.
-    pub payment_ref: String,
-    /// Empty: none.
-    pub reason: String,
-    /// SKU and units, ascending by SKU.
-    pub lines: Vec<(String, i64)>,
-    /// In milliseconds; [`NOT_PAYING`]: none. Cells of older versions end before it.
-    #[serde(default = "not_paying")]
-    pub remaining_ms: i64,
-    /// None, or one: what it is made of, where its lines live in several lanes.
-    #[serde(default)]
-    pub cart: Vec<CartCell>,
-    /// SKU and units that were asked for, where the policy lets the lines be others.
-    #[serde(default)]
-    pub asked: Vec<(String, i64)>,
-}
-
-/// A hold over several lanes: the relay's deadline and the hold's time to live in milliseconds, and all lines.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CartCell(pub i64, pub i64, pub Vec<CartLineCell>);
 
 /// Lane, SKU and units.
 pub type CartLineCell = (u16, String, i64);
@@ -80,13 +36,6 @@ pub struct PartCell {
     pub lines: Vec<(String, i64)>,
     /// All lines of the cart.
     pub cart: Vec<CartLineCell>,
-}
-
-/// A cell's remaining time while no payment is made.
-pub const NOT_PAYING: i64 = -1;
-
-fn not_paying() -> i64 {
-    NOT_PAYING
 }
 
 /// A remembered command id.
@@ -119,82 +68,6 @@ fn corrupt(what: impl std::fmt::Display) -> Invalid {
 #[must_use]
 pub fn pack<T: Serialize>(cell: &T) -> Vec<u8> {
     rmp_serde::to_vec(cell).expect("cells are plain texts and numbers")
-}
-
-impl From<&LedgerHold> for HoldCell {
-    fn from(hold: &LedgerHold) -> Self {
-        let terms = &hold.terms;
-        let text = |text: &Option<Text>| text.as_ref().map(ToString::to_string).unwrap_or_default();
-        Self {
-            state: terms.state.name().to_owned(),
-            attempt: terms.attempt,
-            tenant: hold.tenant.to_string(),
-            user_id: terms.user_id.to_string(),
-            idempotency_key: terms.idempotency_key.to_string(),
-            fingerprint: hex(&terms.fingerprint),
-            created_at: terms.created_at,
-            expires_at: terms.expires_at,
-            changed_at: terms.changed_at,
-            policy: terms.policy.name().to_owned(),
-            external_ref: text(&terms.external_ref),
-            payment_ref: text(&terms.payment_ref),
-            reason: text(&terms.reason),
-            lines: line_cells(&hold.lines),
-            remaining_ms: terms.remaining_ms.unwrap_or(NOT_PAYING),
-            cart: terms
-                .cart
-                .iter()
-                .map(|cart| CartCell(cart.relay_until, cart.ttl_ms, cart_cells(&cart.lines)))
-                .collect(),
-            asked: line_cells(&terms.asked),
-        }
-    }
-}
-
-impl TryFrom<HoldCell> for LedgerHold {
-    type Error = Invalid;
-
-    fn try_from(cell: HoldCell) -> Result<Self, Invalid> {
-        Ok(Self {
-            tenant: Tenant::parse(&cell.tenant)?,
-            terms: HoldTerms {
-                attempt: cell.attempt,
-                state: HoldState::from_name(&cell.state).ok_or_else(|| corrupt(format!("state {}", cell.state)))?,
-                user_id: UserId::parse(&cell.user_id)?,
-                idempotency_key: Key::parse("idempotency_key", &cell.idempotency_key)?,
-                fingerprint: unhex(&cell.fingerprint)?,
-                created_at: cell.created_at,
-                expires_at: cell.expires_at,
-                changed_at: cell.changed_at,
-                policy: Policy::parse(&cell.policy)?,
-                external_ref: note("external_ref", &cell.external_ref)?,
-                payment_ref: note("payment_ref", &cell.payment_ref)?,
-                reason: note("reason", &cell.reason)?,
-                cart: cell
-                    .cart
-                    .first()
-                    .map(|CartCell(relay_until, ttl_ms, lines)| {
-                        Ok::<_, Invalid>(Cart {
-                            relay_until: *relay_until,
-                            ttl_ms: *ttl_ms,
-                            lines: cart_lines(lines)?,
-                        })
-                    })
-                    .transpose()?,
-                asked: lines(&cell.asked)?,
-                remaining_ms: (cell.remaining_ms != NOT_PAYING).then_some(cell.remaining_ms),
-            },
-            lines: lines(&cell.lines)?,
-        })
-    }
-}
-
-/// Reads a hold's value.
-///
-/// # Errors
-/// [`Invalid`] when it is not a hold.
-pub fn read_hold(bytes: &[u8]) -> Result<LedgerHold, Invalid> {
-    rmp_serde::from_slice::<HoldCell>(bytes).map_err(corrupt)?.try_into()
 }
 
 fn line_cells(lines: &[(Sku, i64)]) -> Vec<(String, i64)> {
@@ -335,14 +208,13 @@ pub fn read_stock(fields: &HashMap<String, String>) -> Result<Stock, Invalid> {
 /// A fingerprint in hexadecimal.
 #[must_use]
 pub fn hex(fingerprint: &Fingerprint) -> String {
-    use std::fmt::Write as _;
-    fingerprint
-        .as_bytes()
-        .iter()
-        .fold(String::with_capacity(64), |mut text, byte| {
-            write!(text, "{byte:02x}").expect("a String takes all");
-            text
-        })
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(64);
+    for byte in fingerprint.as_bytes() {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
 }
 
 /// A fingerprint from hexadecimal.
@@ -366,26 +238,5 @@ fn note(field: &'static str, text: &str) -> Result<Option<Text>, Invalid> {
         Ok(None)
     } else {
         Text::parse(field, text).map(Some)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A lane that an older version left is taken as it is.
-    #[test]
-    fn a_hold_of_an_older_version_is_one_that_is_not_paying() {
-        let older = (
-            ("held", 7, "default", "ann", "order-1", "00".repeat(32), 1_000, 2_000),
-            (1_000, "all_or_nothing", "", "", "", [("mug", 2)]),
-        );
-        // One array of fourteen, as the scripts of that version wrote it.
-        let mut packed = vec![0x9e];
-        packed.extend_from_slice(&pack(&older.0)[1..]);
-        packed.extend_from_slice(&pack(&older.1)[1..]);
-        let hold = read_hold(&packed).unwrap();
-        assert_eq!((hold.terms.state, hold.terms.remaining_ms), (HoldState::Held, None));
-        assert_eq!(read_hold(&pack(&HoldCell::from(&hold))).unwrap(), hold);
     }
 }

@@ -1,6 +1,12 @@
 //! Redis keys of a lane. All share the hash tag `{p}`; the Lua scripts derive the same names from the lane's key.
 
-use domain::{HoldId, Key, Lane, PartId, Sku, Source, Tenant};
+use domain::{Key, Lane, Millis, PartId, Sku, Source, Tenant};
+
+/// Which stretch of log time a moment is in, where each is as long as a request is remembered.
+#[must_use]
+pub fn stretch_of(at: Millis, request_ms: Millis) -> i64 {
+    at.div_euclid(request_ms)
+}
 
 /// The keys of one lane under a configured prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +23,7 @@ impl LaneKeys {
         }
     }
 
-    /// The lane itself: a hash of epoch, generation, fence, building, chunks, log_time.
+    /// The lane itself: a hash of epoch, generation, layout, fence, building, chunks, log_time.
     #[must_use]
     pub fn lane(&self) -> String {
         format!("{}lane", self.base)
@@ -69,10 +75,10 @@ impl GenerationKeys {
         format!("{}skus", self.base)
     }
 
-    /// One hold (MessagePack).
+    /// Hash of a hold's 16 bytes -> the hold (MessagePack). One key for all: each of its own would cost 60 bytes more.
     #[must_use]
-    pub fn hold(&self, hold_id: HoldId) -> String {
-        format!("{}hold:{hold_id}", self.base)
+    pub fn holds(&self) -> String {
+        format!("{}holds", self.base)
     }
 
     /// One part of another lane's cart (MessagePack).
@@ -93,7 +99,7 @@ impl GenerationKeys {
         format!("{}relayed:{tenant}/{sku}", self.base)
     }
 
-    /// Sorted set of held holds by deadline in milliseconds.
+    /// Sorted set of the 16 bytes of held holds, by deadline in milliseconds.
     #[must_use]
     pub fn due(&self) -> String {
         format!("{}due", self.base)
@@ -120,10 +126,11 @@ impl GenerationKeys {
         )
     }
 
-    /// Sorted set of request marks by log time: requests that were refused, and are not asked again.
+    /// Hash of the 8 bytes of request marks -> log time: requests that were refused in one stretch of log time, as long as a
+    /// request is remembered ([`stretch_of`]). Those that are remembered are in the current one and the one before.
     #[must_use]
-    pub fn requests(&self) -> String {
-        format!("{}requests", self.base)
+    pub fn requests(&self, stretch: i64) -> String {
+        format!("{}requests:{stretch}", self.base)
     }
 
     /// List of (MessagePack: log time when to forget, key suffix), oldest first.

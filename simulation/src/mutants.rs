@@ -219,14 +219,14 @@ impl Mutant {
             M::NoMark => (
                 "apply",
                 &[(
-                    "\nredis.call('HSET', KEYS[1], 'building', '1')\nfor _, stock in pairs(stocks)",
-                    "\nfor _, stock in pairs(stocks)",
+                    "\nredis.call('HSET', KEYS[1], 'building', '1')\nfor _, of_tenant in pairs(stocks)",
+                    "\nfor _, of_tenant in pairs(stocks)",
                 )],
             ),
             M::ClosedUnheard => ("apply", &[("if previous < fence then", "if false then")]),
             M::MissingEntry => ("apply", &[NO_ENTRY]),
             M::MissingStock => ("apply", &[("redis.call('SISMEMBER', skus_key, name) == 1", "false")]),
-            M::MissingHold => ("apply", &[("if hold.is_due and not hold.cell then", "if false then")]),
+            M::MissingHold => ("apply", &[("if count ~= holds_before then", "if false then")]),
             M::TrimOnAcknowledgement => ("apply", &[TRIM_GIVEN]),
             M::TrimUnread => ("apply", &[TRIM_GIVEN, NO_ENTRY]),
             M::ClaimByAnybody => (

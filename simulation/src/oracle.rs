@@ -1,6 +1,6 @@
 //! The oracle: what one owner would have decided who never fails, with a Redis that never does, of the same commands.
 //!
-//! It is `apply.lua` itself, unchanged, called with one command after the other. So it cannot be wrong about what a lane does, and
+//! It is `apply` itself, unchanged, called with one command after the other. So it cannot be wrong about what a lane does, and
 //! what differs from it was done by the protocol: a decision lost, made twice, or made from a state that never was.
 
 use domain::{Event, EventBody, Lane};
@@ -34,7 +34,18 @@ impl<'a> Oracle<'a> {
     pub(crate) fn new(host: &'a Host, script: &str, codec: &'a Codec, lane: Lane, lanes: u16) -> Self {
         let key = LaneKeys::new("hf", lane).lane().into_bytes();
         let mut data = Data::default();
-        let fields = ["epoch", "0", "generation", "0", "fence", "-1", "log_time", "0"];
+        let fields = [
+            "epoch",
+            "0",
+            "generation",
+            "0",
+            "fence",
+            "-1",
+            "log_time",
+            "0",
+            "holds",
+            "0",
+        ];
         let mut arguments = vec![key.clone()];
         arguments.extend(fields.map(|field| field.as_bytes().to_vec()));
         data.run("HSET", &arguments);
@@ -58,7 +69,7 @@ impl<'a> Oracle<'a> {
             offset,
             previous: self.previous,
             timestamp: record.map_or(valid.decided_at, |record| record.timestamp),
-            hash: "oracle".to_owned(),
+            hash: 0,
             key: None,
             traceparent: None,
             asked,

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use domain::limits;
+
 use crate::redis::data::{Data, Held};
 
 /// What a key holds, without what depends on how it came there.
@@ -16,6 +18,11 @@ pub(crate) enum Seen {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A field or a member: text, or the bytes of an id, which are no two the same.
+fn name(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string()
 }
 
 /// The generation of a lane that is whole.
@@ -67,23 +74,35 @@ pub(crate) fn seen(data: &Data, lane_key: &str, generation: i64, log_time: i64) 
                     let packed = matches!(value.first(), Some(0x90..=0x9f | 0xdc | 0xdd));
                     if packed { cell(value).join(" ") } else { text(value) }
                 };
-                Seen::Fields(fields.iter().map(|(field, held)| (text(field), value(held))).collect())
+                let fields = fields.iter().map(|(field, held)| (self::name(field), value(held)));
+                // Requests are dropped by the stretch; one that was rebuilt has only those that are remembered.
+                let counts = |value: &str| !name.starts_with("requests:") || is_remembered(value, log_time);
+                Seen::Fields(fields.filter(|(_, value)| counts(value)).collect())
             }
             Held::Set(members) => Seen::Members(members.iter().map(|member| text(member)).collect()),
             Held::List(values) => Seen::Members(values.iter().map(|value| text(value)).collect()),
             Held::Sorted(scores) => {
-                let scores = scores.iter().map(|(member, score)| (text(member), *score as i64));
+                let scores = scores.iter().map(|(member, score)| (self::name(member), *score as i64));
                 // What is over is swept when somebody comes by.
                 let counts = |score: i64| !name.starts_with("relayed:") || score > log_time;
                 Seen::Scores(scores.filter(|(_, score)| counts(*score)).collect())
             }
         };
-        let empty = matches!(&value, Seen::Scores(scores) if scores.is_empty());
+        let empty = match &value {
+            Seen::Scores(scores) => scores.is_empty(),
+            Seen::Fields(fields) => fields.is_empty(),
+            Seen::Cell(_) | Seen::Members(_) => false,
+        };
         if !empty {
             seen.insert(name.to_owned(), value);
         }
     }
     seen
+}
+
+fn is_remembered(refused_at: &str, log_time: i64) -> bool {
+    let at: Result<i64, _> = refused_at.parse();
+    at.is_ok_and(|at| at + limits::REMEMBER_REQUEST_MS > log_time)
 }
 
 /// The values of a MessagePack cell in order; a number is the same however it is packed.

@@ -143,7 +143,7 @@ impl Redis {
         self.epoch == epoch && (self.building || mutant == Mutant::NoBuildingMark)
     }
 
-    /// apply.lua
+    /// apply
     pub fn apply(&mut self, mutant: Mutant, batch: &Batch<'_>) -> Applied {
         let fenced = self.epoch != batch.epoch && mutant != Mutant::ApplyForgetsEpoch;
         if !self.there || fenced || self.building {

@@ -37,9 +37,9 @@ pub enum Act {
     Load,
     /// finish.lua
     Finish,
-    /// apply.lua; the outcomes go on the wire.
+    /// apply; the outcomes go on the wire.
     Apply { size: i8, busy: bool },
-    /// apply.lua stops half-way, and the turn is over.
+    /// apply stops half-way, and the turn is over.
     TornApply { size: i8, tear: Tear },
     /// The first record on the wire is written to the log.
     Write,

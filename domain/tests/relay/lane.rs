@@ -1,4 +1,4 @@
-//! What a lane decides of a record about a cart, as `apply.lua` does. Which step leads where is asked of the real states
+//! What a lane decides of a record about a cart, as `apply` does. Which step leads where is asked of the real states
 //! (`domain::HoldState`, `domain::PartState`), and what is sent of the real relay.
 
 use domain::{HoldState, PartState, PartStep, hold::Step as HoldStep};

@@ -158,12 +158,12 @@ impl World {
         let hold = held(hold_id, tenant, expires_at);
         let bytes = cells::pack(&HoldCell::from(&hold));
         let mut redis = self.redis.clone();
-        redis.set(keys.hold(hold_id), bytes).await.unwrap();
-        redis.zadd(keys.due(), hold_id.to_string(), expires_at).await.unwrap();
+        redis.hset(keys.holds(), &hold_id.bytes(), bytes).await.unwrap();
+        redis.zadd(keys.due(), &hold_id.bytes(), expires_at).await.unwrap();
     }
 
     pub async fn unplace(&self, keys: &GenerationKeys, hold_id: HoldId) {
-        self.redis.clone().zrem(keys.due(), hold_id.to_string()).await.unwrap();
+        self.redis.clone().zrem(keys.due(), &hold_id.bytes()).await.unwrap();
     }
 
     /// A hold's row, and the movement of its creation, as the persister writes them.

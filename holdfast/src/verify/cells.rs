@@ -9,14 +9,17 @@ use domain::{
     limits,
 };
 use redis::{Pipeline, Value};
-use schemas::{cells, keys::GenerationKeys};
+use schemas::{
+    cells,
+    keys::{GenerationKeys, stretch_of},
+};
 
 use super::{
     books::Books,
     redis::union,
     report::{Differences, Place},
 };
-use crate::redis_lane::{LaneCell, RedisLanes, hash_of, score_of};
+use crate::redis_lane::{LaneCell, RedisLanes, hash_of, score_of, text};
 
 /// One thing that Redis and the log must agree on.
 #[derive(Debug, Clone)]
@@ -33,8 +36,8 @@ pub enum Subject {
     Command(Tenant, Key),
     /// An applied source, by the rest of its key, with the log time when it was applied where the log said so before.
     Source(String, Option<Millis>),
-    /// A request that was refused.
-    Request(RequestMark),
+    /// A request that was refused, and the stretch of log time when.
+    Request(RequestMark, i64),
 }
 
 /// Everything to compare in a lane.
@@ -69,14 +72,19 @@ impl Subjects {
                 .iter()
                 .filter_map(|name| tenant_and_sku(name)),
         );
-        let due = redis.pair_names("ZSCAN", &keys.due())?;
-        found
-            .holds
-            .extend(due.iter().filter_map(|name| HoldId::parse(name).ok()));
+        let mut holds = Vec::new();
+        for (command, key) in [("HSCAN", keys.holds()), ("ZSCAN", keys.due())] {
+            for name in redis.pair_names(command, &key)? {
+                match HoldId::from_bytes(&name) {
+                    Ok(hold_id) => holds.push(hold_id),
+                    Err(invalid) => differences.note(Place::Redis, format!("{key}: {invalid}")),
+                }
+            }
+        }
         let mut limits = Vec::new();
         for (tenant, sku) in &found.limits {
             for user in redis.pair_names("HSCAN", &keys.limit(tenant, sku))? {
-                match UserId::parse(&user) {
+                match UserId::parse(&text(user)) {
                     Ok(user) => limits.push((tenant.clone(), sku.clone(), user)),
                     Err(invalid) => differences.note(Place::Redis, format!("purchases of {sku}: {invalid}")),
                 }
@@ -86,7 +94,7 @@ impl Subjects {
         let mut list = Vec::new();
         let named = |(tenant, sku): (Tenant, Sku)| Subject::Stock(tenant, sku);
         union(found.stock, ledger.stock.keys().cloned(), named, &mut list);
-        union(found.holds, ledger.holds.keys().copied(), Subject::Hold, &mut list);
+        union(holds, ledger.holds.keys().copied(), Subject::Hold, &mut list);
         union(found.parts, ledger.parts.keys().copied(), Subject::Part, &mut list);
         let named = |(tenant, sku, user)| Subject::Limit(tenant, sku, user);
         union(limits, ledger.counted.keys().cloned(), named, &mut list);
@@ -99,15 +107,19 @@ impl Subjects {
         };
         union(found.sources, applied.keys().cloned(), named, &mut list);
         let mut requests = Vec::new();
-        for mark in redis.pair_names("ZSCAN", &keys.requests())? {
-            match RequestMark::parse(&mark) {
-                Ok(mark) => requests.push(mark),
-                Err(invalid) => differences.note(Place::Redis, format!("requests: {invalid}")),
+        for stretch in found.requests {
+            for mark in redis.pair_names("HSCAN", &keys.requests(stretch))? {
+                match RequestMark::from_bytes(&mark) {
+                    Ok(mark) => requests.push((mark, stretch)),
+                    Err(invalid) => differences.note(Place::Redis, format!("requests: {invalid}")),
+                }
             }
         }
         let now = books.pages.state.log_time.max(plumbing::time::now_ms());
         let remembered = ledger.requests.iter().filter(|(_, at)| is_remembered(**at, now));
-        union(requests, remembered.map(|(mark, _)| *mark), Subject::Request, &mut list);
+        let remembered = remembered.map(|(mark, at)| (*mark, stretch(*at)));
+        let named = |(mark, stretch)| Subject::Request(mark, stretch);
+        union(requests, remembered, named, &mut list);
         Ok(Self { list })
     }
 }
@@ -115,11 +127,11 @@ impl Subjects {
 #[derive(Default)]
 struct Found {
     stock: Vec<(Tenant, Sku)>,
-    holds: Vec<HoldId>,
     parts: Vec<PartId>,
     limits: Vec<(Tenant, Sku)>,
     commands: Vec<(Tenant, Key)>,
     sources: Vec<String>,
+    requests: Vec<i64>,
 }
 
 impl Found {
@@ -127,7 +139,6 @@ impl Found {
     fn take(&mut self, name: &str) -> Option<()> {
         match name.split_once(':') {
             Some(("stock", rest)) => self.stock.push(tenant_and_sku(rest)?),
-            Some(("hold", rest)) => self.holds.push(HoldId::parse(rest).ok()?),
             Some(("part", rest)) => self.parts.push(part_id(rest)?),
             // Only a hint for refusals: units in carts that were pending a moment ago.
             Some(("relayed", rest)) => drop(tenant_and_sku(rest)?),
@@ -138,8 +149,9 @@ impl Found {
                     .push((Tenant::parse(tenant).ok()?, Key::parse("command_id", id).ok()?));
             }
             Some(("source", rest)) => self.sources.push(rest.to_owned()),
+            Some(("requests", rest)) => self.requests.push(rest.parse().ok()?),
             Some(_) => return None,
-            None if matches!(name, "journal" | "skus" | "due" | "parts" | "forget" | "requests") => {}
+            None if matches!(name, "journal" | "skus" | "holds" | "due" | "parts" | "forget") => {}
             None => return None,
         }
         Some(())
@@ -172,8 +184,8 @@ impl Subject {
                 reads.cmd("SISMEMBER").arg(keys.skus()).arg(format!("{tenant}/{sku}"));
             }
             Self::Hold(hold_id) => {
-                reads.cmd("GET").arg(keys.hold(*hold_id));
-                reads.cmd("ZSCORE").arg(keys.due()).arg(hold_id.to_string());
+                reads.cmd("HGET").arg(keys.holds()).arg(&hold_id.bytes());
+                reads.cmd("ZSCORE").arg(keys.due()).arg(&hold_id.bytes());
             }
             Self::Part(id) => {
                 reads.cmd("GET").arg(keys.part(*id));
@@ -195,8 +207,8 @@ impl Subject {
                 let base = source.strip_suffix("/0/0").unwrap_or(&source);
                 reads.cmd("EXISTS").arg(format!("{base}{name}"));
             }
-            Self::Request(mark) => {
-                reads.cmd("ZSCORE").arg(keys.requests()).arg(mark.to_string());
+            Self::Request(mark, stretch) => {
+                reads.cmd("HGET").arg(keys.requests(*stretch)).arg(&mark.bytes());
             }
         }
     }
@@ -263,12 +275,17 @@ impl Subject {
                     None => exists.then(|| "was never applied".to_owned()),
                 }
             }
-            Self::Request(mark) => match (score_of(answer()?)?, ledger.requests.get(mark)) {
-                (Some(redis), Some(log)) => (redis != *log).then(|| differ(&redis, log)),
-                (None, Some(log)) => is_remembered(*log, now).then(|| "is not remembered in Redis".to_owned()),
-                (Some(redis), None) => is_remembered(redis, now).then(|| "was never refused".to_owned()),
-                (None, None) => None,
-            },
+            Self::Request(mark, of) => {
+                let redis: Option<Millis> = redis::from_redis_value(answer()?)?;
+                // It may have been refused again long after.
+                let log = ledger.requests.get(mark).copied().filter(|at| stretch(*at) == *of);
+                match (redis, log) {
+                    (Some(redis), Some(log)) => (redis != log).then(|| differ(&redis, &log)),
+                    (None, Some(log)) => is_remembered(log, now).then(|| "is not remembered in Redis".to_owned()),
+                    (Some(redis), None) => is_remembered(redis, now).then(|| "was never refused".to_owned()),
+                    (None, None) => None,
+                }
+            }
         };
         if let Some(problem) = problem {
             differences.note(Place::Redis, format!("{}: {problem}", self.name()));
@@ -284,9 +301,13 @@ impl Subject {
             Self::Limit(tenant, sku, user) => format!("units of {tenant}/{sku} that {user} has"),
             Self::Command(tenant, id) => format!("command {tenant}/{id}"),
             Self::Source(name, _) => format!("source {name}"),
-            Self::Request(mark) => format!("request {mark}"),
+            Self::Request(mark, _) => format!("request {mark}"),
         }
     }
+}
+
+fn stretch(at: Millis) -> i64 {
+    stretch_of(at, limits::REMEMBER_REQUEST_MS)
 }
 
 fn is_remembered(refused_at: Millis, now: Millis) -> bool {

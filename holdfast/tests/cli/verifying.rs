@@ -165,8 +165,15 @@ async fn differences_of_redis_are_found_each() {
     let (a, b) = (sku_in(0, "a"), sku_in(1, "b"));
     let (_, keys, mut redis) = redis_keys(&world, 0);
     query(&mut redis, "HINCRBY", &[&keys.stock(&tenant(), &a), "held", "1"]);
-    query(&mut redis, "ZREM", &[&keys.due(), &hold_of(&a, "held").to_string()]);
-    query(&mut redis, "DEL", &[&keys.hold(hold_of(&a, "paid"))]);
+    for (command, key, name) in [("ZREM", keys.due(), "held"), ("HDEL", keys.holds(), "paid")] {
+        let hold = hold_of(&a, name).bytes();
+        let changed: i64 = redis::cmd(command)
+            .arg(&key)
+            .arg(&hold)
+            .query(&mut redis)
+            .expect("Redis answers");
+        assert_eq!(changed, 1, "{command} {key}");
+    }
     query(&mut redis, "HINCRBY", &[&keys.limit(&tenant(), &a), "ann", "1"]);
     query(&mut redis, "HINCRBY", &[&keys.limit(&tenant(), &a), "bob", "1"]);
     query(&mut redis, "SADD", &[&keys.skus(), "default/never-stocked"]);

@@ -67,10 +67,11 @@ fn a_journal_entry_of_another_record_halts_the_lane() {
         let generation = String::from_utf8(ask("HGET", &keys.lane(), "generation")).expect("a number");
         let journal = keys.generation(generation.parse().expect("a number")).journal();
         let mut entry = ask("HGET", &journal, &offset.to_string());
-        // The record's hash: sixteen hexadecimal digits behind MessagePack's mark of a text of that length.
-        let is_hash = |part: &[u8]| part[0] == 0xb0 && part[1..].iter().all(u8::is_ascii_hexdigit);
-        let hash = entry.windows(17).position(is_hash).expect("a hash");
-        entry[hash + 1..hash + 17].copy_from_slice(b"0123456789abcdef");
+        // The record's hash: the second number of eight bytes, behind the time.
+        let is_long = |(at, byte): &(usize, &u8)| **byte == 0xcf && *at > 0;
+        let time = entry.iter().enumerate().find(is_long).expect("a time").0;
+        let hash = time + 9 + entry[time + 9..].iter().position(|byte| *byte == 0xcf).expect("a hash");
+        entry[hash + 8] ^= 1;
         redis::cmd("HSET")
             .arg(journal)
             .arg(offset)

@@ -124,6 +124,36 @@ fn a_lost_lane_is_rebuilt_on_command_from_postgres_or_from_the_log_alone() {
     });
 }
 
+/// An upgrade whose keys or values are laid out in another way needs nobody's help.
+#[test]
+fn a_lane_that_another_version_laid_out_is_rebuilt_by_its_next_owner() {
+    play(async {
+        let world = sold().await;
+        let key = LaneKeys::new(&world.connections.redis_prefix, lane(1)).lane();
+        let mut redis = redis(&world.connections);
+        let mut ask = |words: &[&str]| -> Option<String> {
+            let (command, rest) = words.split_first().expect("a command");
+            redis::cmd(command)
+                .arg(&key)
+                .arg(rest)
+                .query(&mut redis)
+                .expect("Redis answers")
+        };
+        let before = ask(&["HGET", "generation"]).expect("a generation");
+        let layout = ask(&["HGET", "layout"]).expect("a layout");
+        ask(&["HSET", "layout", "1"]);
+        world.spawn("all").await;
+        world.ready().await;
+        let again = world
+            .reserve("rebuilt-2", &world.sku_in(lane(1), "rebuilt"), 1, "ann")
+            .await;
+        assert_eq!(again.status, 200, "the hold is known: {again:?}");
+        assert_eq!(ask(&["HGET", "layout"]), Some(layout));
+        assert_ne!(ask(&["HGET", "generation"]), Some(before));
+        world.assert_verified().await;
+    });
+}
+
 #[test]
 fn a_lane_rebuilt_under_load_goes_on_and_a_proof_finds_what_is_wrong() {
     play(async {

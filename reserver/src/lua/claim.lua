@@ -2,12 +2,12 @@
 -- claim.lua: take the lane as it is, or say why it must be rebuilt.
 --
 -- KEYS     lane
--- ARGV     epoch, last valid command offset, epoch of the last valid decision, end of the commands
+-- ARGV     epoch, last valid command offset, epoch of the last valid decision, end of the commands, layout
 -- Returns  { "OK", fence, generation } | { "REFUSED", why } | { "NEWER", epoch }
 -- The lane is sound only if it is whole, holds every valid decision, and was last owned by whoever made the last one:
 -- a Redis that came back with older data, or a replica that lags, fails one of these.
 local epoch, decided, decision_epoch = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local lane = redis.call('HMGET', KEYS[1], 'epoch', 'generation', 'fence', 'building')
+local lane = redis.call('HMGET', KEYS[1], 'epoch', 'generation', 'fence', 'building', 'layout')
 
 if not lane[1] then
   return { 'REFUSED', 'the lane is not there' }
@@ -18,6 +18,9 @@ if owner >= epoch then
 end
 if lane[4] then
   return { 'REFUSED', 'the lane was left half-way' }
+end
+if lane[5] ~= ARGV[5] then
+  return { 'REFUSED', 'the lane was written by another version' }
 end
 if fence < decided then
   return { 'REFUSED', 'the lane is behind the log' }

@@ -1,9 +1,10 @@
-//! A batch as `apply.lua` unpacks it, and a rebuild's chunk as `load.lua` does.
+//! A batch as `apply` unpacks it, and a rebuild's chunk as `load.lua` does.
 
 use domain::{
-    Adjustment, CartLine, Command, CommandBody, Fingerprint, HoldId, Lane, PartId, PartStep, Source, Tenant, Text,
+    Adjustment, CartLine, Command, CommandBody, Fingerprint, HoldId, Lane, PartId, PartStep, Policy, Reserve, Source,
+    Tenant, Text,
 };
-use rmp::encode::{write_array_len, write_bool, write_sint, write_str, write_str_len};
+use rmp::encode::{write_array_len, write_bin, write_bool, write_sint, write_str, write_str_len};
 use schemas::cells;
 
 use super::{Asked, Entry, Rules, default_tenant, fingerprint_of};
@@ -19,12 +20,24 @@ impl Writer {
         write_str(&mut self.0, text).expect("a Vec takes all");
     }
 
+    /// Redis' `cmsgpack` knows no binary type, so bytes go as strings, whatever they are.
+    fn bytes(&mut self, bytes: &[u8]) {
+        let length = u32::try_from(bytes.len()).expect("a value is shorter than 4 GiB");
+        write_str_len(&mut self.0, length).expect("a Vec takes all");
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// As Redis has it: 16 bytes.
+    fn hold(&mut self, hold_id: HoldId) {
+        self.bytes(&hold_id.bytes());
+    }
+
     fn number(&mut self, number: i64) {
         write_sint(&mut self.0, number).expect("a Vec takes all");
     }
 }
 
-/// Packs a batch for `apply.lua`: the record before it, its commands, and read-back offsets to trim from the journal.
+/// Packs a batch for `apply`: the record before it, its commands, and read-back offsets to trim from the journal.
 #[must_use]
 pub fn batch(lane: Lane, entries: &[Entry], trim: &[i64], busy: bool, rules: Rules) -> Vec<u8> {
     let mut out = Writer(Vec::with_capacity(256 * entries.len() + 64));
@@ -45,15 +58,16 @@ pub fn batch(lane: Lane, entries: &[Entry], trim: &[i64], busy: bool, rules: Rul
     out.number(rules.relay_ms);
     out.array(entries.len());
     for entry in entries {
-        out.text(&super::request_of(&entry.asked).map_or_else(String::new, |mark| mark.to_string()));
+        match super::request_of(&entry.asked) {
+            Some(mark) => out.bytes(&mark.bytes()),
+            None => out.text(""),
+        }
     }
     out.number(rules.request_ms);
     out.0
 }
 
 /// Packs the writes of a rebuild's chunk for `load.lua`: each a command's name and arguments.
-///
-/// Redis' `cmsgpack` knows no binary type, so bytes go as strings, whatever they are.
 #[must_use]
 pub fn writes(writes: &[Vec<Vec<u8>>]) -> Vec<u8> {
     let mut out = Writer(Vec::with_capacity(256 * writes.len()));
@@ -61,11 +75,19 @@ pub fn writes(writes: &[Vec<Vec<u8>>]) -> Vec<u8> {
     for parts in writes {
         out.array(parts.len());
         for part in parts {
-            let length = u32::try_from(part.len()).expect("a value is shorter than 4 GiB");
-            write_str_len(&mut out.0, length).expect("a Vec takes all");
-            out.0.extend_from_slice(part);
+            out.bytes(part);
         }
     }
+    out.0
+}
+
+/// Packs an entry of the forget list: log time when to forget, and the key's end.
+#[must_use]
+pub fn forget(at: i64, name: &[u8]) -> Vec<u8> {
+    let mut out = Writer(Vec::with_capacity(64));
+    out.array(2);
+    out.number(at);
+    out.bytes(name);
     out.0
 }
 
@@ -89,7 +111,7 @@ fn head(out: &mut Writer, entry: &Entry, kind: &str, tenant: &Tenant, source: Op
     out.text(kind);
     out.number(entry.offset);
     out.number(entry.timestamp);
-    out.text(&entry.hash);
+    out.number(entry.hash);
     out.text(tenant.as_str());
     match source {
         Some(source) => {
@@ -104,7 +126,7 @@ fn head(out: &mut Writer, entry: &Entry, kind: &str, tenant: &Tenant, source: Op
 }
 
 fn pack_part(out: &mut Writer, part: PartId) {
-    out.text(&part.hold_id.to_string());
+    out.hold(part.hold_id);
     out.number(part.attempt);
 }
 
@@ -129,48 +151,73 @@ fn pack_cart(out: &mut Writer, cart: &[CartLine]) {
     }
 }
 
+/// The hold that a Reserve may make. What never changes of it is packed here as its value will have it.
+fn pack_reserve(out: &mut Writer, lane: Lane, tenant: &Tenant, reserve: &Reserve, rules: Rules) {
+    let cart = super::cart_of(&reserve.lines, rules.lanes);
+    let is_cart = cart.iter().any(|line| line.lane != cart[0].lane);
+    let is_all_or_nothing = reserve.policy == Policy::AllOrNothing;
+    let mut rest = Writer(Vec::with_capacity(192));
+    write_bin(&mut rest.0, Fingerprint::of_reserve(reserve).as_bytes()).expect("a Vec takes all");
+    pack_own(&mut rest, lane, &cart);
+    let terms_at = rest.0.len();
+    rest.array(5);
+    rest.text(reserve.idempotency_key.as_str());
+    rest.text(cells::policy_name(reserve.policy));
+    rest.text(reserve.external_ref.as_ref().map_or("", Text::as_str));
+    rest.array(usize::from(is_cart));
+    if is_cart {
+        rest.array(2);
+        rest.number(rules.relay_ms);
+        pack_cart(&mut rest, &cart);
+    }
+    if is_all_or_nothing {
+        rest.array(0);
+    } else {
+        pack_own(&mut rest, lane, &cart);
+    }
+    out.hold(HoldId::of(lane, tenant, &reserve.idempotency_key));
+    out.text(reserve.user_id.as_str());
+    out.number(reserve.ttl_ms.unwrap_or(rules.default_ttl_ms));
+    out.bytes(&rest.0);
+    pack_own(out, lane, &cart);
+    if is_all_or_nothing {
+        write_bool(&mut out.0, false).expect("a Vec takes all");
+    } else {
+        out.text(reserve.policy.name());
+    }
+    out.number(i64::try_from(terms_at).expect("lines are short"));
+    write_bool(&mut out.0, is_cart).expect("a Vec takes all");
+}
+
 fn pack_command(out: &mut Writer, lane: Lane, entry: &Entry, command: &Command, rules: Rules) {
     let start = |out: &mut Writer, kind: &str, rest: usize| {
         head(out, entry, kind, &command.tenant, command.source.as_ref(), rest);
     };
-    let optional = |text: &Option<Text>| text.as_ref().map(ToString::to_string).unwrap_or_default();
     match &command.body {
         CommandBody::Reserve(reserve) => {
-            start(out, "reserve", 9);
-            out.text(&HoldId::of(lane, &command.tenant, &reserve.idempotency_key).to_string());
-            out.text(reserve.idempotency_key.as_str());
-            out.text(reserve.user_id.as_str());
-            out.text(&cells::hex(&Fingerprint::of_reserve(reserve)));
-            out.number(reserve.ttl_ms.unwrap_or(rules.default_ttl_ms));
-            out.text(reserve.policy.name());
-            out.text(&optional(&reserve.external_ref));
-            let mut cart = super::cart_of(&reserve.lines, rules.lanes);
-            pack_own(out, lane, &cart);
-            if domain::cart::lanes_of(&cart).len() == 1 {
-                cart.clear();
-            }
-            pack_cart(out, &cart);
+            start(out, "reserve", 8);
+            pack_reserve(out, lane, &command.tenant, reserve, rules);
         }
         CommandBody::Confirm { hold_id, payment_ref } => {
             start(out, "confirm", 2);
-            out.text(&hold_id.to_string());
+            out.hold(*hold_id);
             out.text(payment_ref.as_str());
         }
         CommandBody::Cancel { hold_id, reason } => {
             start(out, "cancel", 2);
-            out.text(&hold_id.to_string());
+            out.hold(*hold_id);
             out.text(reason.as_str());
         }
         CommandBody::Extend { hold_id, ttl_ms } => {
             start(out, "extend", 4);
-            out.text(&hold_id.to_string());
+            out.hold(*hold_id);
             out.number(*ttl_ms);
             out.text(command.command_id.as_str());
             out.text(&cells::hex(&Fingerprint::of_extend(*hold_id, *ttl_ms)));
         }
         CommandBody::Release { hold_id, attempt } => {
             start(out, "release", 2);
-            out.text(&hold_id.to_string());
+            out.hold(*hold_id);
             out.number(attempt.unwrap_or(-1));
         }
         CommandBody::Relay {
@@ -260,7 +307,7 @@ fn pack_command(out: &mut Writer, lane: Lane, entry: &Entry, command: &Command, 
             cap_ms,
         } => {
             start(out, "begin_payment", 3);
-            out.text(&hold_id.to_string());
+            out.hold(*hold_id);
             out.text(payment_ref.as_str());
             out.number(*cap_ms);
         }
@@ -268,16 +315,16 @@ fn pack_command(out: &mut Writer, lane: Lane, entry: &Entry, command: &Command, 
             hold_id, payment_ref, ..
         } => {
             start(out, "abort_payment", 2);
-            out.text(&hold_id.to_string());
+            out.hold(*hold_id);
             out.text(payment_ref.as_str());
         }
         CommandBody::Ship { hold_id, .. } => {
             start(out, "ship", 1);
-            out.text(&hold_id.to_string());
+            out.hold(*hold_id);
         }
         CommandBody::Unallocate { hold_id, reason, .. } => {
             start(out, "unallocate", 2);
-            out.text(&hold_id.to_string());
+            out.hold(*hold_id);
             out.text(reason.as_str());
         }
         CommandBody::ReturnStock { sku, quantity, .. } => {
@@ -293,7 +340,7 @@ fn pack_command(out: &mut Writer, lane: Lane, entry: &Entry, command: &Command, 
             hold_id, payment_ref, ..
         } => {
             start(out, "require_refund", 4);
-            out.text(&hold_id.to_string());
+            out.hold(*hold_id);
             out.text(payment_ref.as_str());
             out.text(command.command_id.as_str());
             out.text(&cells::hex(

@@ -1,13 +1,13 @@
-//! Commands as `apply.lua` reads them (`batch`), and its outcomes as events (`outcome`).
+//! Commands as `apply` reads them (`batch`), and its outcomes as events (`outcome`).
 //!
-//! The positions in the arrays are the contract with `lua/apply.lua`; a change here is a change there.
+//! The positions in the arrays are the contract with `lua/apply/`; a change here is a change there.
 
 mod asked;
 mod batch;
 mod outcome;
 
 pub use asked::Asked;
-pub use batch::{batch, writes};
+pub use batch::{batch, forget, writes};
 use domain::{CartLine, CommandBody, Fingerprint, Key, Lane, Lines, RequestMark, Tenant, Text};
 pub(crate) use outcome::previous_of;
 pub use outcome::{Mismatch, Origin, Outcome, event, subject};
@@ -21,8 +21,8 @@ pub struct Entry {
     pub previous: i64,
     /// The broker's timestamp, in milliseconds.
     pub timestamp: i64,
-    /// Hash of the record's bytes: a journal entry must be about the same record.
-    pub hash: String,
+    /// Hash of the record's bytes, below 2^53, which Lua can hold: a journal entry must be about the same record.
+    pub hash: i64,
     /// The record's key.
     pub key: Option<Vec<u8>>,
     /// W3C trace context of the record.

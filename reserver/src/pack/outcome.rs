@@ -1,25 +1,29 @@
-//! An outcome of `apply.lua`, and the event that is made of it.
+//! An outcome of `apply`, and the event that is made of it.
 
-use domain::{Command, CommandBody, Event, EventBody, EventId, EventLine, HoldId, Lane, Reason, Shortage, Sku, Text};
+use domain::{
+    Command, CommandBody, Event, EventBody, EventId, EventLine, Fingerprint, HoldId, HoldState, HoldTerms, Lane,
+    Millis, Policy, Reason, Reserve, Shortage, Sku, Text,
+};
 use schemas::cells::{HoldCell, PartCell};
 use serde::Deserialize;
 
 use super::{Asked, Entry, default_tenant, fingerprint_of};
 
-/// An outcome as `apply.lua` packs it and the journal keeps it.
+/// An outcome as `apply` packs it and the journal keeps it.
 #[derive(Debug, Deserialize)]
 pub struct Outcome {
     kind: String,
     time: i64,
     previous: i64,
-    hash: String,
-    lines: Vec<LineCell>,
-    hold: Vec<HoldCell>,
-    reason: String,
-    shortages: Vec<ShortCell>,
+    hash: i64,
+    /// A change of stock, a lane, or the deadline of a hold that is not in it.
     number: i64,
-    /// None or one; entries of older versions end before it.
-    #[serde(default)]
+    reason: String,
+    lines: Vec<LineCell>,
+    /// None or one. Of a Reserve whose hold lives in one lane: none, for all but its deadline is in the command.
+    hold: Vec<HoldCell>,
+    shortages: Vec<ShortCell>,
+    /// None or one.
     part: Vec<PartCell>,
 }
 
@@ -82,9 +86,20 @@ pub fn event(origin: Origin, entry: &Entry, packed: &[u8]) -> Result<Event, Mism
         (_, None) => (String::new(), String::new()),
     };
     let body = body_of(entry, command, &outcome).map_err(|what| unreadable(&what))?;
-    let hold = match outcome.hold.into_iter().next() {
-        Some(cell) => Some(domain::ledger::LedgerHold::try_from(cell).map_err(|invalid| unreadable(&invalid))?),
-        None => None,
+    let terms = match (outcome.hold.into_iter().next(), command.map(|command| &command.body)) {
+        (Some(cell), _) => {
+            let hold = domain::ledger::LedgerHold::try_from(cell).map_err(|invalid| unreadable(&invalid))?;
+            Some(hold.terms)
+        }
+        (None, Some(CommandBody::Reserve(reserve))) => {
+            let state = match body {
+                EventBody::HoldCreated => Some(HoldState::Held),
+                EventBody::HoldRejected { .. } => Some(HoldState::Rejected),
+                _ => None,
+            };
+            state.map(|state| terms_of(reserve, entry.offset, state, outcome.time, outcome.number))
+        }
+        (None, _) => None,
     };
     let part = match outcome.part.into_iter().next() {
         Some(cell) => Some(
@@ -119,7 +134,7 @@ pub fn event(origin: Origin, entry: &Entry, packed: &[u8]) -> Result<Event, Mism
             Asked::Command(command) if applied => command.source.clone(),
             _ => None,
         },
-        hold: hold.map(|hold| hold.terms),
+        hold: terms,
         part,
         lines: outcome
             .lines
@@ -129,6 +144,35 @@ pub fn event(origin: Origin, entry: &Entry, packed: &[u8]) -> Result<Event, Mism
             .map_err(|invalid| unreadable(&invalid))?,
         body,
     })
+}
+
+/// A hold in one lane as its Reserve made it, or did not.
+fn terms_of(reserve: &Reserve, attempt: i64, state: HoldState, time: Millis, expires_at: Millis) -> HoldTerms {
+    let asked = match reserve.policy {
+        Policy::AllOrNothing => Vec::new(),
+        Policy::PerLine | Policy::UpTo => reserve
+            .lines
+            .into_iter()
+            .map(|line| (line.sku.clone(), line.quantity.units()))
+            .collect(),
+    };
+    HoldTerms {
+        attempt,
+        state,
+        user_id: reserve.user_id.clone(),
+        idempotency_key: reserve.idempotency_key.clone(),
+        fingerprint: Fingerprint::of_reserve(reserve),
+        created_at: time,
+        expires_at,
+        changed_at: time,
+        policy: reserve.policy,
+        external_ref: reserve.external_ref.clone(),
+        payment_ref: None,
+        reason: None,
+        cart: None,
+        asked,
+        remaining_ms: None,
+    }
 }
 
 /// What a command is about in its own lane, as its `ce_subject` says: the hold, else the SKU.

@@ -71,7 +71,7 @@ impl Books {
             Ok(Claimed::Refused(_))
         ));
         assert_eq!(books.redis.begin(0).expect("begin"), Step::Done);
-        assert_eq!(books.redis.finish(0, -1, 0).expect("finish"), Step::Done);
+        assert_eq!(books.redis.finish(0, -1, 0, 0).expect("finish"), Step::Done);
         books
     }
 
@@ -91,7 +91,7 @@ impl Books {
             offset,
             previous: self.previous,
             timestamp: self.now,
-            hash: format!("hash-{offset}"),
+            hash: offset,
             key: None,
             traceparent: None,
             asked: Asked::Command(Box::new(Command {
@@ -153,14 +153,12 @@ impl Books {
             assert_eq!(cells::read_stock(&fields).expect("a stock"), *stock, "{sku}");
         }
         for (hold_id, hold) in &self.ledger.holds {
-            let bytes: Option<Vec<u8>> = connection.get(keys.hold(*hold_id)).expect("Redis answers");
+            let bytes: Option<Vec<u8>> = connection.hget(keys.holds(), &hold_id.bytes()).expect("Redis answers");
             let found: Option<LedgerHold> = bytes.map(|bytes| cells::read_hold(&bytes).expect("a hold"));
             if !hold.terms.state.is_final() || found.is_some() {
                 assert_eq!(found.as_ref(), Some(hold), "{hold_id}");
             }
-            let due: Option<i64> = connection
-                .zscore(keys.due(), hold_id.to_string())
-                .expect("Redis answers");
+            let due: Option<i64> = connection.zscore(keys.due(), &hold_id.bytes()).expect("Redis answers");
             let expected = hold.terms.state.is_live().then_some(hold.terms.expires_at);
             assert_eq!(due, expected, "due of {hold_id}");
         }

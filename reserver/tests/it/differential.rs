@@ -1,4 +1,4 @@
-//! `apply.lua` on a real Redis against the model of a lane: the same batches, the same events, the same keys.
+//! `apply` on a real Redis against the model of a lane: the same batches, the same events, the same keys.
 //!
 //! Batches overlap what was decided, leave gaps, come from owners of the past, repeat command ids and sources, and keys
 //! are deleted in between. `HOLDFAST_TEST_FULL` plays as many stories as the promise is stated for.
@@ -15,7 +15,7 @@ use reserver::{
     pack::{self, Asked, Entry, Origin},
     scripts::{Applied, Claimed},
 };
-use schemas::cells;
+use schemas::{cells, keys::stretch_of};
 
 use crate::{
     books::{Books, RULES, key, lane, text},
@@ -363,7 +363,7 @@ impl Story {
             offset,
             previous: after,
             timestamp: self.now + sent.jitter_ms,
-            hash: format!("hash-{offset}"),
+            hash: offset,
             key: None,
             traceparent: None,
             asked,
@@ -441,7 +441,9 @@ impl Story {
                 let id = HoldId::of(lane(), &tenant(0), &name_of(*name));
                 let held = self.model.holds.get(&id).is_some_and(|hold| hold.terms.state.is_live());
                 if held && self.model.lost_holds.insert(id) {
-                    self.delete(self.books.keys.generation(0).hold(id));
+                    let holds = self.books.keys.generation(0).holds();
+                    let gone: i64 = self.books.connection().hdel(holds, &id.bytes()).expect("Redis answers");
+                    assert_eq!(gone, 1, "{id} was there");
                 }
             }
         }
@@ -500,13 +502,16 @@ impl Story {
             assert_eq!(lane_key["log_time"], self.model.log_time.to_string());
             assert!(!lane_key.contains_key("building"));
         }
+        let stretch = stretch_of(self.model.log_time, RULES.request_ms);
         let mut expected: BTreeSet<String> = [
             self.books.keys.lane(),
             keys.forget(),
             keys.due(),
             keys.skus(),
             keys.journal(),
-            keys.requests(),
+            keys.holds(),
+            keys.requests(stretch),
+            keys.requests(stretch - 1),
         ]
         .into();
         for ((tenant, sku), stock) in &self.model.stock {
@@ -530,12 +535,12 @@ impl Story {
             assert!(limits.is_empty(), "{limits:?} of {sku}");
             expected.insert(keys.limit(tenant, sku));
         }
-        let mut due: BTreeMap<String, i64> = BTreeMap::new();
+        let mut due: BTreeMap<Vec<u8>, i64> = BTreeMap::new();
         for (id, hold) in &self.model.holds {
             if hold.terms.state.is_live() {
-                due.insert(id.to_string(), hold.terms.expires_at);
+                due.insert(id.bytes().to_vec(), hold.terms.expires_at);
             }
-            let found: Option<Vec<u8>> = connection.get(keys.hold(*id)).expect("Redis answers");
+            let found: Option<Vec<u8>> = connection.hget(keys.holds(), &id.bytes()).expect("Redis answers");
             let found = found.map(|bytes| cells::read_hold(&bytes).expect("a hold"));
             let may_be_gone = self.model.lost_holds.contains(id)
                 || hold.terms.state.is_final() && self.model.is_old(hold.terms.changed_at);
@@ -543,9 +548,10 @@ impl Story {
                 found.as_ref() == Some(hold) || (found.is_none() && may_be_gone),
                 "{found:?} is not {hold:?}"
             );
-            expected.insert(keys.hold(*id));
         }
-        let found: Vec<(String, i64)> = connection.zrange_withscores(keys.due(), 0, -1).expect("Redis answers");
+        let held: usize = connection.hlen(keys.holds()).expect("Redis answers");
+        assert!(held <= self.model.holds.len(), "holds of nobody");
+        let found: Vec<(Vec<u8>, i64)> = connection.zrange_withscores(keys.due(), 0, -1).expect("Redis answers");
         assert_eq!(found.into_iter().collect::<BTreeMap<_, _>>(), due);
         for ((tenant, id), (fingerprint, at)) in &self.model.commands {
             let found: Option<Vec<u8>> = connection.get(keys.command(tenant, id)).expect("Redis answers");
@@ -559,13 +565,14 @@ impl Story {
             assert!(there || self.model.is_old(*at), "{source:?}");
             expected.insert(keys.source(source));
         }
-        let found: Vec<(String, i64)> = connection
-            .zrange_withscores(keys.requests(), 0, -1)
-            .expect("Redis answers");
-        let mut found: BTreeMap<String, i64> = found.into_iter().collect();
+        let mut found: BTreeMap<Vec<u8>, i64> = BTreeMap::new();
+        for stretch in [stretch - 1, stretch] {
+            let of_stretch: BTreeMap<Vec<u8>, i64> = connection.hgetall(keys.requests(stretch)).expect("Redis answers");
+            found.extend(of_stretch);
+        }
         for ((tenant, request), at) in &self.model.requests {
-            let mark = RequestMark::of(tenant, request).expect("it names one").to_string();
-            let same = found.remove(&mark);
+            let mark = RequestMark::of(tenant, request).expect("it names one").bytes();
+            let same = found.remove(&mark[..]);
             let old = at + RULES.request_ms <= self.model.log_time;
             assert!(same == Some(*at) || (same.is_none() && old), "{request} {same:?}, {at}");
         }

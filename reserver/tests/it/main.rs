@@ -3,6 +3,7 @@
 mod books;
 mod carts;
 mod differential;
+mod kept;
 mod model;
 mod paying;
 mod rebuild;

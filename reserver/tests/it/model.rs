@@ -1,4 +1,4 @@
-//! A lane as the design describes it, in plain Rust: the model that `apply.lua` is played against.
+//! A lane as the design describes it, in plain Rust: the model that `apply` is played against.
 //!
 //! It shares no code with the script and none with `pack`: what both say of the same commands must be the same event.
 
@@ -90,6 +90,9 @@ impl Model {
 
     /// Decides a batch; a batch that is not decided whole changes nothing.
     pub fn apply(&mut self, entries: &[Entry], trim: &[i64], busy: bool) -> Expected {
+        if !self.lost_holds.is_empty() {
+            return Expected::Damaged;
+        }
         let mut after = self.clone();
         let mut events = Vec::new();
         for entry in entries {

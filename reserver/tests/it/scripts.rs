@@ -291,9 +291,15 @@ fn a_lane_that_is_behind_the_log_or_was_left_half_way_is_not_claimed() {
         refused(books.redis.claim(9, 0, 1, i64::MAX)),
         "the last decision was made by an owner that Redis never saw"
     );
-    let _: () = books
-        .connection()
-        .hset(books.keys.lane(), "building", "1")
+    let mut redis = books.connection();
+    let layout: String = redis.hget(books.keys.lane(), "layout").expect("Redis answers");
+    let _: () = redis.hset(books.keys.lane(), "layout", "1").expect("Redis answers");
+    assert!(
+        refused(books.redis.claim(9, 0, 0, i64::MAX)),
+        "values that another version wrote are not read"
+    );
+    let _: () = redis
+        .hset_multiple(books.keys.lane(), &[("layout", &*layout), ("building", "1")])
         .expect("Redis answers");
     assert!(refused(books.redis.claim(9, 0, 0, i64::MAX)), "a torn lane");
     let entry = books.entry(cancel("a"));
@@ -370,7 +376,7 @@ fn a_rebuild_writes_values_of_any_bytes() {
         Step::Newer(3),
         "only under its own epoch"
     );
-    assert_eq!(books.redis.finish(3, 9, 77).expect("finish"), Step::Done);
+    assert_eq!(books.redis.finish(3, 9, 77, 0).expect("finish"), Step::Done);
     let found: Vec<u8> = books.connection().get(key).expect("Redis answers");
     assert_eq!(found, value);
     assert!(matches!(
@@ -428,7 +434,7 @@ fn what_is_old_is_forgotten_and_its_key_may_be_used_again() {
     let keys = books.keys.generation(0);
     let gone: bool = books
         .connection()
-        .exists(keys.hold(crate::books::hold_id("a")))
+        .hexists(keys.holds(), &crate::books::hold_id("a").bytes())
         .expect("Redis answers");
     assert!(!gone, "swept");
 }

@@ -1,9 +1,12 @@
 //! What befalls Redis.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, rc::Rc};
 
-use super::{Instance, broken};
+use super::{Instance, broken, data::Held};
 use crate::state::{Event, MS, SECOND, State};
+
+/// A key, or a hold in one.
+type Thing = (Rc<[u8]>, Option<Vec<u8>>);
 
 /// What befalls Redis.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +27,7 @@ pub(crate) enum Harm {
     FlushScripts,
     /// The next apply stops half-way, after so many writes.
     CutScript(u64),
-    /// One key of a lane's generation is gone.
+    /// One key of a lane's generation is gone, or one hold.
     LoseKey,
 }
 
@@ -79,7 +82,7 @@ impl State {
     }
 
     fn lose_key(&mut self, instance: usize) {
-        // Only what an index of the lane names: nothing else can be missed.
+        // Only what an index of the lane names, or its number of holds counts: nothing else can be missed.
         let data = &mut self.redis.instances[instance].data;
         let named = |key: &[u8]| {
             let text = String::from_utf8_lossy(key);
@@ -87,15 +90,27 @@ impl State {
                 let (base, name) = text.split_once(mark)?;
                 Some(data.names(format!("{base}:{index}").as_bytes(), name.as_bytes()))
             };
-            let marks = [(":stock:", "skus"), (":hold:", "due"), (":part:", "parts")];
+            let marks = [(":stock:", "skus"), (":part:", "parts")];
             marks.iter().any(|(mark, index)| within(mark, index) == Some(true))
         };
-        let keys: Vec<_> = data.0.keys().filter(|key| named(key)).cloned().collect();
-        if !keys.is_empty() {
-            let key = &keys[self.chance.index(keys.len())];
-            tracing::debug!(target: "story", key = %String::from_utf8_lossy(key), "a key is lost");
-            self.redis.lost.insert(String::from_utf8_lossy(key).into_owned());
-            data.0.remove(key);
+        let keys = data.0.keys().filter(|key| named(key));
+        let mut things: Vec<Thing> = keys.map(|key| (key.clone(), None)).collect();
+        for (key, held) in data.0.iter().filter(|(key, _)| key.ends_with(b":holds")) {
+            if let Held::Hash(holds) = &**held {
+                things.extend(holds.keys().map(|hold| (key.clone(), Some(hold.clone()))));
+            }
+        }
+        if !things.is_empty() {
+            let (key, hold) = &things[self.chance.index(things.len())];
+            let name = format!("{} {:?}", String::from_utf8_lossy(key), hold);
+            tracing::debug!(target: "story", name, "a key or a hold is lost");
+            match hold {
+                Some(hold) => drop(data.run("HDEL", &[key.to_vec(), hold.clone()])),
+                None => {
+                    self.redis.lost.insert(String::from_utf8_lossy(key).into_owned());
+                    data.0.remove(key);
+                }
+            }
         }
     }
 

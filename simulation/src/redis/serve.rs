@@ -145,7 +145,7 @@ impl State {
         let (keys, arguments) = request[3..].split_at(keys);
         let mut arguments = arguments.to_vec();
         if self.breaks(Mutant::TrimOnAcknowledgement) || self.breaks(Mutant::TrimUnread) {
-            // What is trimmed: whatever was acknowledged, for apply.lua as it is changed in `mutants`.
+            // What is trimmed: whatever was acknowledged, for `apply` as it is changed in `mutants`.
             let acknowledged = std::mem::take(&mut self.tasks[task].acknowledged);
             arguments.extend(acknowledged.iter().map(|offset| offset.to_string().into_bytes()));
         }

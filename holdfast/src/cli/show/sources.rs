@@ -225,8 +225,8 @@ pub(super) fn read_redis(connections: &Connections, hold: HoldId) -> anyhow::Res
     };
     let keys = redis.keys(lane).generation(cell.generation);
     let mut reads = redis::pipe();
-    reads.cmd("GET").arg(keys.hold(hold));
-    reads.cmd("ZSCORE").arg(keys.due()).arg(hold.to_string());
+    reads.cmd("HGET").arg(keys.holds()).arg(&hold.bytes());
+    reads.cmd("ZSCORE").arg(keys.due()).arg(&hold.bytes());
     let (cell, answers) = redis.at_once(lane, &reads)?;
     let mut answers = answers.into_iter();
     let mut next = || answers.next().unwrap_or(Value::Nil);
