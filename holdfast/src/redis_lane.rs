@@ -179,7 +179,7 @@ impl RedisLanes {
 
 /// A name that should be text; what is not is shown as it can be.
 pub fn text(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes).unwrap_or_else(|wrong| String::from_utf8_lossy(wrong.as_bytes()).into_owned())
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// What all keys of a generation begin with.

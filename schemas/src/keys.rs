@@ -23,7 +23,8 @@ impl LaneKeys {
         }
     }
 
-    /// The lane itself: a hash of epoch, generation, layout, fence, building, chunks, log_time.
+    /// The lane itself: a hash of epoch, generation, layout, fence, log_time, holds; while it is rebuilt or
+    /// written, building and chunks too.
     #[must_use]
     pub fn lane(&self) -> String {
         format!("{}lane", self.base)

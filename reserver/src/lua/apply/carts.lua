@@ -1,4 +1,5 @@
--- Carts over several lanes (behind reserve; a release of a pending cart asks here): what the home lane decides, and the parts of other lanes' carts that this lane keeps.
+-- Carts over several lanes (behind reserve; a release of a pending cart asks here): what the home lane decides, and the parts
+-- of other lanes' carts that this lane keeps.
 -- A part's value is one MessagePack array (schemas/src/cells.rs).
 local PART_STATE, PART_ATTEMPT, PART_TENANT, PART_USER, PART_UNTIL, PART_CHANGED, PART_LINES = 1, 2, 3, 4, 5, 6, 7
 local PART_KEPT = { held = true, settled = true }

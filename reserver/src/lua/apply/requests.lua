@@ -1,8 +1,8 @@
 -- Requests that had an outcome which leaves no trace: a record that a producer wrote twice gets no second one
 -- (domain/src/request.rs). Asked before a command is decided, and told afterwards.
 --
--- They are hashes of request -> log time, one for each `request_ms` of log time: those that are remembered are in the
--- current one and in the one before, and what is older is dropped as a whole.
+-- They are hashes of request -> log time, one for each stretch of log time of `request_ms` (schemas/src/keys.rs): those that are
+-- remembered are in the current one and in the one before, and what is older is dropped as a whole.
 --
 -- Outcomes that leave no trace, reasons that are no outcome, and commands that are not known by their request.
 local ENDS_REQUEST = { refused = true, rejected = true, pending = true, began = true, aborted = true }
@@ -12,22 +12,22 @@ local NAMED_OTHERWISE = { relay = true, relay_done = true, relay_failed = true, 
 -- By request; and those of this batch by the hash's number, as HSET takes them.
 local ended, new_ended = {}, {}
 
-local function period_of(time)
+local function stretch_of(time)
   return math.floor(time / request_ms)
 end
 
-local function requests_key(period)
-  return base .. 'requests:' .. int(period)
+local function requests_key(stretch)
+  return base .. 'requests:' .. int(stretch)
 end
 
-local first_period = period_of(log_time)
+local first_stretch = stretch_of(log_time)
 
 local function read_ended()
   if #requests == 0 then
     return
   end
-  for period = first_period - 1, first_period do
-    for i, at in ipairs(redis.call('HMGET', requests_key(period), unpack(requests))) do
+  for stretch = first_stretch - 1, first_stretch do
+    for i, at in ipairs(redis.call('HMGET', requests_key(stretch), unpack(requests))) do
       if at then
         ended[requests[i]] = tonumber(at)
       end
@@ -56,21 +56,21 @@ local function end_request(c, outcome, request, now)
     return -- Remembered since it was pending.
   end
   ended[request] = now
-  local period = period_of(now)
-  local pairs_of = new_ended[period] or {}
-  new_ended[period] = pairs_of
+  local stretch = stretch_of(now)
+  local pairs_of = new_ended[stretch] or {}
+  new_ended[stretch] = pairs_of
   pairs_of[#pairs_of + 1], pairs_of[#pairs_of + 2] = request, int(now)
 end
 
 -- Writes; `log_time` is the last command's now.
 local function remember_requests()
-  local oldest = period_of(log_time) - 1
-  for period, pairs_of in pairs(new_ended) do
-    if period >= oldest then
-      redis.call('HSET', requests_key(period), unpack(pairs_of))
+  local oldest = stretch_of(log_time) - 1
+  for stretch, pairs_of in pairs(new_ended) do
+    if stretch >= oldest then
+      redis.call('HSET', requests_key(stretch), unpack(pairs_of))
     end
   end
-  for period = first_period - 1, math.min(first_period, oldest - 1) do
-    redis.call('UNLINK', requests_key(period))
+  for stretch = first_stretch - 1, math.min(first_stretch, oldest - 1) do
+    redis.call('UNLINK', requests_key(stretch))
   end
 end

@@ -1,5 +1,6 @@
 
--- Commands on one SKU, each applied once by its command id; and what is decided without looking at any stock.
+-- Commands on one SKU (behind stock and memory), each applied once by its command id; and what is decided without looking at
+-- any stock.
 local ON_HAND_MAX = 1000000000000
 
 local function on_sku(c, now, id, fingerprint, change)

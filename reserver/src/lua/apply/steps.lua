@@ -1,4 +1,4 @@
--- Steps of a hold that is there: confirm, cancel, release, extend, payment, shipping.
+-- Steps of a hold that is there (behind holds, memory and carts): confirm, cancel, release, extend, payment, shipping.
 
 -- Ends a hold, or its sale.
 local function finish(c, now, state)
