@@ -279,9 +279,14 @@ impl Run<'_> {
         }
     }
 
+    /// The server has closed a connection: nobody's loss where no request is in flight, as a client that is silent is let go.
     fn broken(&mut self, index: usize) -> io::Result<()> {
-        self.tally.broken += 1;
-        self.again(index)
+        if self.connections[index].begun.is_some() {
+            self.tally.broken += 1;
+            return self.again(index);
+        }
+        self.connections[index] = connect(self.plan.addr, index, &self.poll)?;
+        Ok(())
     }
 
     /// A fresh connection in place of one that is lost.

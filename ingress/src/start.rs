@@ -79,9 +79,11 @@ pub async fn run(app: Arc<App>, connections: Connections, context: Context, stop
     let rooms = Arc::new(Rooms::default());
     let clients = Clients::new(brokers, "holdfast-ingress", &app.options.ingress_linger_ms)
         .context("HOLDFAST_INGRESS_LINGER_MS")?;
+    let windows = Windows::paced(&clients, &topics.commands, lanes);
     let (caught_up, mut is_caught_up) = watch::channel(false);
     let parts = tail::Parts {
         topic: topics.events.clone(),
+        commands: windows.clone(),
         codec: codec.clone(),
         memory: Arc::clone(&memory),
         waiters: Arc::clone(&waiters),
@@ -99,10 +101,16 @@ pub async fn run(app: Arc<App>, connections: Connections, context: Context, stop
         let (rooms, memory, stop) = (Arc::clone(&rooms), Arc::clone(&memory), stop.clone());
         async move { rooms.publish(&memory, &stop).await }
     });
+    for lane in 0..lanes {
+        let (windows, stop) = (windows.clone(), stop.clone());
+        drop(task::spawn("pace", async move {
+            windows.keep_pace(i32::from(lane), &stop).await
+        }));
+    }
     let live = Live {
         lanes,
         commands: Commander::new(commands::Parts {
-            windows: Windows::new(&clients, &topics.commands, lanes),
+            windows,
             codec,
             waiters,
             stop: context.stop,

@@ -2,6 +2,7 @@
 //!
 //! In     `inventory.events.v1`, all lanes, from a checkpoint on.
 //! Out    the memory (reads), then the rooms (live stock) and the waiters (answers): a client that has its answer sees its own write.
+//!        Last the windows of the commands, whose next flights wait for what came of the last.
 //!
 //! I2: an answer equals a valid event that was read back from the log; void records answer nobody. Lanes wait for
 //! nothing of each other: one that cannot be read is paused, and health says why.
@@ -17,7 +18,7 @@ use plumbing::{
     backoff::Backoff,
     failpoint,
     health::Component,
-    kafka::{KafkaError, consumer},
+    kafka::{KafkaError, consumer, window::Windows},
     stop::Stop,
     task,
 };
@@ -43,6 +44,8 @@ const UNKNOWN_AFTER: Duration = Duration::from_secs(10);
 pub struct Parts {
     /// Full name of the events topic.
     pub topic: String,
+    /// Hear what came of the commands.
+    pub commands: Windows,
     /// Reads events.
     pub codec: Codec,
     /// What reads know.
@@ -260,9 +263,15 @@ impl Tail {
     /// Memory first, then the answer.
     fn know(&mut self, index: usize, offset: i64, event: domain::Event) {
         let request_id = Uuid::try_parse(&event.request_id).ok().map(|uuid| uuid.as_u128());
-        let decided = self.parts.memory.take(self.lanes[index].lane, offset, event);
+        let (lane, command) = (self.lanes[index].lane, event.command_offset);
+        let decided = self.parts.memory.take(lane, offset, event);
         self.parts.rooms.changed(&decided.event.lines);
         self.answer_replays(&decided);
+        self.answer(request_id, decided);
+        self.parts.commands.hear(lane.partition(), command);
+    }
+
+    fn answer(&mut self, request_id: Option<u128>, decided: Decided) {
         let Some(request_id) = request_id else { return };
         failpoint::reach("ingress.event_read");
         match answers(&decided.event) {

@@ -80,7 +80,8 @@ pub struct Options {
     )]
     pub linger_ms: u64,
 
-    /// While there is much to write, a lane begins a transaction only so often, in milliseconds, unless it is full
+    /// While there is more to write, a lane begins a transaction only so often, in milliseconds, unless it is full; where there is
+    /// much, it may wait four times as long
     #[arg(
         long = "persister-pace-ms",
         env = "HOLDFAST_PERSISTER_PACE_MS",

@@ -22,8 +22,10 @@ use tokio::sync::mpsc;
 use crate::{Shared, lane::Fault, patience};
 
 const POLL: Duration = Duration::from_millis(100);
-/// librdkafka's timeouts are whole milliseconds: a shorter wait would be none, and the thread would spin.
-const SHORTEST_POLL: Duration = Duration::from_millis(1);
+/// A pace may be as many times as long as a batch has so many records ...
+const MANY: usize = 25;
+/// ... and at most so many times.
+const PACES_MAX: u32 = 4;
 
 /// A valid event and where it stands.
 #[derive(Debug)]
@@ -61,8 +63,15 @@ struct Growing {
     batch: Batch,
     records: usize,
     since: Instant,
-    /// When the batch before it was handed over.
-    handed_over: Option<Instant>,
+    /// When the batch before it was handed over, and how many records it had.
+    handed_over: Option<(Instant, usize)>,
+}
+
+/// How long after a batch of so many records the next one may go: who writes much has fewer transactions for it, and who writes
+/// little is not kept waiting.
+fn pace_after(records: usize, pace: Duration) -> Duration {
+    let paces = u32::try_from(records / MANY).unwrap_or(PACES_MAX);
+    pace * paces.clamp(1, PACES_MAX)
 }
 
 impl Growing {
@@ -83,15 +92,17 @@ impl Growing {
     /// How long others may still join it: the linger after a quiet time, the pace while there is much to write, so that a
     /// transaction's own cost is shared by many.
     fn time_left(&self, shared: &Shared) -> Duration {
-        let since_last = self.handed_over.map_or(Duration::MAX, |at| at.elapsed());
         let linger = shared.linger.saturating_sub(self.since.elapsed());
-        linger.max(shared.pace.saturating_sub(since_last))
+        let pace = self.handed_over.map_or(Duration::ZERO, |(at, records)| {
+            pace_after(records, shared.pace).saturating_sub(at.elapsed())
+        });
+        linger.max(pace)
     }
 
     /// Takes the batch out, and leaves a new one behind it.
     fn take(&mut self) -> Batch {
         let mut next = Self::at(self.batch.checkpoint);
-        next.handed_over = Some(Instant::now());
+        next.handed_over = Some((Instant::now(), self.records));
         std::mem::replace(self, next).batch
     }
 }
@@ -113,7 +124,7 @@ impl Reader {
         while !self.stop.is_requested() {
             let wait = match growing.records {
                 0 => POLL,
-                _ => growing.time_left(&self.shared).max(SHORTEST_POLL),
+                _ => consumer::whole_millis(growing.time_left(&self.shared)),
             };
             match reader.poll(wait) {
                 Some(Ok(record)) => {
@@ -295,4 +306,17 @@ fn traceparent(record: &BorrowedMessage<'_>) -> Option<String> {
     consumer::headers(record)
         .find(|(name, _)| *name == TRACEPARENT)
         .and_then(|(_, value)| String::from_utf8(value?.to_vec()).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_writes_much_waits_longer_for_the_next_transaction_and_who_writes_little_does_not() {
+        let pace = Duration::from_millis(50);
+        for (records, paces) in [(0, 1), (MANY, 1), (2 * MANY, 2), (4 * MANY, 4), (usize::MAX, 4)] {
+            assert_eq!(pace_after(records, pace), pace * paces, "{records}");
+        }
+    }
 }

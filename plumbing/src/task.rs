@@ -75,6 +75,16 @@ where
     }
 }
 
+/// Spawns one of very many tasks that are polled for every request: its log lines say themselves whom they are about, for a name
+/// would be entered and left at each poll.
+#[expect(clippy::disallowed_methods, reason = "the one place that spawns tasks")]
+pub fn spawn_one_of_many<F>(future: F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    drop(tokio::spawn(future));
+}
+
 /// Spawns a thread of the operating system, for work that blocks for long (a poll loop). Its log lines carry the name.
 pub fn thread<T, F>(name: impl Into<Cow<'static, str>>, work: F) -> Task<T>
 where

@@ -142,10 +142,10 @@ async fn accept(listener: &TcpListener, router: &Router, limits: Limits, stop: &
         };
         let stream = PatientStream::new(stream, limits.write_stall, seat);
         let (router, stop, here) = (router.clone(), stop.clone(), here.clone());
-        drop(task::spawn("http-connection", async move {
+        task::spawn_one_of_many(async move {
             connection::serve(stream, peer, router, limits, stop).await;
             drop(here);
-        }));
+        });
     }
 }
 

@@ -52,6 +52,14 @@ pub fn background_reader(brokers: &Brokers, client_id: &str, group_id: &str) -> 
     client::background_reader(brokers, client_id, group_id).create_with_context(Quiet)
 }
 
+/// A wait that a poll sleeps through: at least one, and whole milliseconds. librdkafka knows no shorter ones, and rdkafka spins
+/// through what is left of them.
+#[must_use]
+pub fn whole_millis(wait: Duration) -> Duration {
+    let millis = wait.as_micros().div_ceil(1_000).max(1);
+    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
+}
+
 /// Reads these partitions from these offsets on, and nothing else.
 ///
 /// # Errors
@@ -110,4 +118,20 @@ pub fn headers<M: Message>(message: &M) -> impl Iterator<Item = (&str, Option<&[
         .headers()
         .into_iter()
         .flat_map(|headers| headers.iter().map(|header| (header.key, header.value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_ends_on_a_whole_millisecond_and_is_never_none() {
+        for (wait, polled) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (49_700, 50)] {
+            assert_eq!(
+                whole_millis(Duration::from_micros(wait)),
+                Duration::from_millis(polled),
+                "{wait} µs"
+            );
+        }
+    }
 }

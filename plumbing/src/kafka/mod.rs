@@ -4,6 +4,7 @@ pub mod admin;
 pub mod client;
 pub mod consumer;
 pub mod group;
+mod pace;
 pub mod producer;
 pub mod window;
 

@@ -108,14 +108,14 @@ impl Prepared {
         self.partition
     }
 
-    /// Calls `after` when the record has its fate and whoever waits for it was told, with whether it was acknowledged.
+    /// Calls `after` when the record has its fate and whoever waits for it was told, with its offset if it was acknowledged.
     #[must_use]
-    pub fn and_then(self, after: impl FnOnce(bool) + Send + Sync + 'static) -> Self {
+    pub fn and_then(self, after: impl FnOnce(Option<i64>) + Send + Sync + 'static) -> Self {
         let done = self.done;
         let both = move |result: Result<Position, ProduceError>| {
-            let is_acknowledged = result.is_ok();
+            let offset = result.as_ref().ok().map(|position| position.offset);
             done(result);
-            after(is_acknowledged);
+            after(offset);
         };
         Self {
             done: Box::new(both),

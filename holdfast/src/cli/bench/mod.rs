@@ -151,6 +151,7 @@ impl Bench {
         Ok(Plan {
             rounds: or(self.rounds, 1, 2, 3),
             seconds: or(self.seconds, 3, 5, 10),
+            warm_up: if self.quick { 5 } else { 40 },
             records: or(self.records, 50_000, 150_000, 300_000),
             buyers: or(self.buyers, 20_000, 200_000, 200_000),
             most: or(self.most, 10_000, 1_000_000, 1_000_000),

@@ -18,6 +18,8 @@ pub const HOT: usize = 0;
 pub struct Plan {
     pub rounds: u32,
     pub seconds: u32,
+    /// Seconds of load before anything over HTTP is measured.
+    pub warm_up: u32,
     pub records: u32,
     pub buyers: u32,
     pub storm_connections: usize,

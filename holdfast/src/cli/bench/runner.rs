@@ -120,6 +120,9 @@ impl<'a> Runner<'a> {
 
     /// Everything of the plan that there is time for.
     pub async fn run(mut self) -> anyhow::Result<Report> {
+        if !self.plan.series.is_empty() || self.plan.scenarios.iter().any(|one| one.kind() == Kind::Sale) {
+            self.warm_up().await;
+        }
         let mut longest = Duration::ZERO;
         for round in 1..=self.plan.rounds {
             if round > 1 && self.time_left() < longest + series::TIME * u32::from(!self.plan.series.is_empty()) {
@@ -138,6 +141,18 @@ impl<'a> Runner<'a> {
         }
         self.progress.bar.finish_and_clear();
         Ok(self.report)
+    }
+
+    async fn warm_up(&mut self) {
+        self.progress.begin("warming up".to_owned());
+        let plan = self.plan;
+        let warmed = world::in_place(self.connections, LONGEST, async |place| {
+            sales::warm_up(place, plan).await
+        })
+        .await;
+        if let Err(error) = warmed {
+            self.report.fail(format!("warm-up: {error:#}"));
+        }
     }
 
     async fn scenario(&mut self, scenario: &Scenario, round: u32) -> anyhow::Result<()> {
