@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 
 pub use limits::Limits;
@@ -36,6 +36,9 @@ use stream::PatientStream;
 pub const DRAIN: Duration = Duration::from_secs(8);
 const _: () = assert!(DRAIN.as_millis() < crate::service::SHUTDOWN_DEADLINE.as_millis());
 
+/// Clients that have come and are not taken yet; the kernel takes no more than `net.core.somaxconn` (4,096). With a queue of 128, the
+/// default, most of ten thousand buyers who come at once are dropped without a word, and ask again after a second.
+const QUEUE: u32 = 65_535;
 /// Clients that are told "no room" at the same time; those beyond are cut off without a word.
 const TURNED_AWAY_AT_ONCE: usize = 256;
 /// So long may it take to tell one.
@@ -91,7 +94,7 @@ pub async fn serve_within(
     limits: Limits,
     stop: Stop,
 ) -> Result<(SocketAddr, impl Future<Output = Result<(), Error>> + Send + 'static), Error> {
-    let listener = TcpListener::bind(addr).await.map_err(|source| match source.kind() {
+    let listener = listen(addr).map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => Error::Taken { addr },
         _ => Error::Bind { addr, source },
     })?;
@@ -107,6 +110,16 @@ pub async fn serve_within(
         Ok(())
     };
     Ok((bound, serving))
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match addr {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    socket.set_reuseaddr(true)?; // A restart does not wait for the last connections of the process before it.
+    socket.bind(addr)?;
+    socket.listen(QUEUE)
 }
 
 /// Takes connections until the stop.

@@ -108,3 +108,20 @@ async fn a_stop_lets_requests_in_flight_be_answered() {
     );
     assert!(get_from(addr, "/slow").await.is_err(), "nothing is accepted any more");
 }
+
+/// Found by the bench's storm: past a queue of 128, the default, the kernel drops who comes, and they ask again after a second.
+#[tokio::test]
+async fn buyers_who_come_all_at_once_are_kept_until_they_are_taken() {
+    const BUYERS: usize = 600;
+    let (stopper, stop) = stop::pair();
+    let router = Router::new().route("/", get(|| async { "here" }));
+    // Nobody is taken before the future runs.
+    let (addr, serving) = http::serve(ANY_PORT, router, stop).await.unwrap();
+    let come = || std::net::TcpStream::connect_timeout(&addr, Duration::from_millis(900));
+    let buyers: Result<Vec<_>, _> = (0..BUYERS).map(|_| come()).collect();
+    assert_eq!(buyers.map(|buyers| buyers.len()).ok(), Some(BUYERS), "one was dropped");
+    let serving = task::spawn("health", serving);
+    assert_eq!(fetch(addr, "/").await, (200, "here".to_owned()));
+    stopper.stop();
+    serving.await.unwrap().unwrap();
+}
