@@ -2,16 +2,16 @@
 
 use std::sync::OnceLock;
 
-use domain::{Command, CommandBody, HoldId, Key, Tenant};
+use anyhow::Context as _;
+use domain::{CommandBody, HoldId, Key, Tenant};
 use plumbing::{
     config::Brokers,
-    kafka::{
-        KafkaError,
-        producer::{Producer, Record},
-    },
-    time,
+    kafka::{KafkaError, producer::Producer},
 };
-use schemas::{Codec, Topics, headers};
+use schemas::{
+    Codec, Topics,
+    sender::{self, Address, CommandSender},
+};
 
 const SOURCE: &str = "/holdfast/checkout";
 
@@ -20,7 +20,7 @@ pub(crate) struct Outbox {
     producer: Producer,
     topic: String,
     /// Set once the registry has answered.
-    codec: OnceLock<Codec>,
+    sender: OnceLock<CommandSender>,
 }
 
 impl Outbox {
@@ -28,13 +28,14 @@ impl Outbox {
         Ok(Self {
             producer: Producer::new(brokers, "holdfast-checkout", "0")?,
             topic: Topics::with_prefix(topic_prefix).commands,
-            codec: OnceLock::new(),
+            sender: OnceLock::new(),
         })
     }
 
     pub(crate) fn open(&self, codec: Codec) {
+        let sender = CommandSender::new(self.producer.clone(), &self.topic, codec, SOURCE);
         // The first one stays: both say the same.
-        let _known = self.codec.set(codec);
+        let _known = self.sender.set(sender);
     }
 
     /// Sends into the hold's lane and waits until the log has it; its offset there. The lane refuses or repeats what it has
@@ -46,33 +47,17 @@ impl Outbox {
         id: Option<Key>,
         body: CommandBody,
     ) -> anyhow::Result<i64> {
-        let codec = self
-            .codec
-            .get()
-            .ok_or_else(|| anyhow::anyhow!("the schema registry has not answered yet"))?;
-        let fresh = || Key::parse("command_id", &format!("checkout-{}", plumbing::id::random()));
-        let id = id.map_or_else(fresh, Ok)?;
-        let key = match &body {
+        let sender = self.sender.get().context("the schema registry has not answered yet")?;
+        let about = match &body {
             CommandBody::Reserve(reserve) => reserve.lines.as_slice()[0].sku.to_string(),
             _ => hold_id.to_string(),
         };
-        let name = body.name();
-        let command = Command {
-            command_id: id.clone(),
-            request_id: id,
+        let address = Address {
+            lane: hold_id.lane(),
+            about: &about,
+            id: id.unwrap_or_else(|| sender::fresh_id("checkout")),
             tenant: tenant.clone(),
-            issued_at: time::now_ms(),
-            source: None,
-            body,
         };
-        let headers = headers::of_command(command.command_id.as_str(), SOURCE, name, &key);
-        let sent = self.producer.send(Record {
-            topic: &self.topic,
-            partition: Some(hold_id.lane().partition()),
-            key: Some(key.as_bytes()),
-            value: Some(&codec.encode_command(&command)),
-            headers: &headers,
-        })?;
-        Ok(sent.await?.offset)
+        Ok(sender.send(address, body)?.await?.offset)
     }
 }

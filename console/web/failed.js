@@ -16,7 +16,7 @@ export async function failed(room, context) {
     list.replaceChildren(
       table(rows.length === 1 ? "One order waits" : `${rows.length}${next ? " or more" : ""} orders wait`, [
         { title: "Order", cell: (row) => link(`failed/${row.hold_id}`, row.hold_id.slice(0, 13)) },
-        { title: "Failed", cell: (row) => time(row.failed_at_ms) },
+        { title: "Failed", cell: (row) => time(row.failed_at) },
         { title: "Tries", number: true, cell: (row) => String(row.tries ?? "–") },
         { title: "Buyer", cell: (row) => row.user_id },
         { title: "What", wide: true, cell: what },
@@ -56,11 +56,11 @@ async function one(room, { mayAct, argument: id }) {
       ),
     );
   }
-  const took = (row) => `${row.ended_at_ms - row.started_at_ms} ms`;
+  const took = (row) => `${Date.parse(row.ended_at) - Date.parse(row.started_at)} ms`;
   room.append(
     ...section("Tries"),
     table("What the carrier was asked, and what it said", [
-      { title: "When", cell: (row) => time(row.started_at_ms) },
+      { title: "When", cell: (row) => time(row.started_at) },
       { title: "Took", number: true, cell: took },
       { title: "Carrier", cell: (row) => row.carrier },
       { title: "Answer", wide: true, cell: (row) => (row.error ? h("span", { class: "bad" }, row.error) : h("span", {}, "accepted: ", row.reference)) },
@@ -68,7 +68,7 @@ async function one(room, { mayAct, argument: id }) {
     ], order.tries ?? [], "The carrier was not asked yet."),
     ...section("What people did"),
     table("In the transactions that did it", [
-      { title: "When", cell: (row) => time(row.at_ms) },
+      { title: "When", cell: (row) => time(row.at) },
       { title: "Who", cell: (row) => row.actor },
       { title: "What", cell: (row) => row.action.replace("order.", "") },
       { title: "Why", wide: true, cell: (row) => row.detail?.reason },

@@ -67,8 +67,8 @@ function fromTheLog(life) {
 
 function besideTheLog(payments, order) {
   const steps = payments.map((step) => ({ at: step.at, where: "Payment", what: step.step, says: [step.error && `failed: ${step.error}`, step.step === "Begin" && `${money(step.amount, step.currency)}, now ${step.state}`].filter(Boolean).join(" · "), place: step.payment_ref }));
-  const tries = (order?.tries ?? []).map((row) => ({ at: row.started_at_ms, where: "Carrier", what: row.error ? "refused" : "accepted", says: row.error ?? row.reference, place: row.carrier }));
-  const people = (order?.timeline ?? []).map((row) => ({ at: row.at_ms, where: "Person", what: row.action.replace("order.", ""), says: `${row.actor}: ${row.detail?.reason ?? ""}` }));
+  const tries = (order?.tries ?? []).map((row) => ({ at: Date.parse(row.started_at), where: "Carrier", what: row.error ? "refused" : "accepted", says: row.error ?? row.reference, place: row.carrier }));
+  const people = (order?.timeline ?? []).map((row) => ({ at: Date.parse(row.at), where: "Person", what: row.action.replace("order.", ""), says: `${row.actor}: ${row.detail?.reason ?? ""}` }));
   return [...steps, ...tries, ...people].sort((a, b) => a.at - b.at);
 }
 

@@ -1,18 +1,17 @@
 //! Commands on their way to a lane.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use domain::{Command, CommandBody, HoldId, Key, Tenant, Text};
+use domain::{CommandBody, HoldId, Tenant, Text};
 use plumbing::{
     config::Brokers,
     health::Component,
-    kafka::{
-        KafkaError,
-        producer::{Producer, Record},
-    },
-    time,
+    kafka::{KafkaError, producer::Producer},
 };
-use schemas::{Codec, headers};
+use schemas::{
+    Codec,
+    sender::{self, Address, CommandSender},
+};
 
 use crate::sent::Fate;
 
@@ -24,20 +23,15 @@ const FLUSH: Duration = Duration::from_secs(3);
 /// Sends commands; clones share one producer.
 #[derive(Clone)]
 pub(crate) struct Outbox {
-    producer: Producer,
-    topic: Arc<str>,
-    codec: Codec,
+    sender: CommandSender,
     health: Component,
 }
 
 impl Outbox {
-    pub(crate) fn new(brokers: &Brokers, topic: String, codec: Codec, health: Component) -> Result<Self, KafkaError> {
-        Ok(Self {
-            producer: Producer::new(brokers, "holdfast-expirer", "0.5")?,
-            topic: topic.into(),
-            codec,
-            health,
-        })
+    pub(crate) fn new(brokers: &Brokers, topic: &str, codec: Codec, health: Component) -> Result<Self, KafkaError> {
+        let producer = Producer::new(brokers, "holdfast-expirer", "0.5")?;
+        let sender = CommandSender::new(producer, topic, codec, SOURCE);
+        Ok(Self { sender, health })
     }
 
     /// Asks for a hold's units back if it is due; with `attempt`, only that attempt's.
@@ -54,29 +48,15 @@ impl Outbox {
     }
 
     fn send(&self, tenant: Tenant, hold_id: HoldId, body: CommandBody) -> Fate {
-        let id = format!("expirer-{}", plumbing::id::random());
-        let id = Key::parse("command_id", &id).expect("a UUID is visible ASCII");
-        let name = body.name();
-        let command = Command {
-            command_id: id.clone(),
-            request_id: id,
+        let address = Address {
+            lane: hold_id.lane(),
+            about: &hold_id.to_string(),
+            id: sender::fresh_id("expirer"),
             tenant,
-            issued_at: time::now_ms(),
-            source: None,
-            body,
-        };
-        let key = hold_id.to_string();
-        let headers = headers::of_command(command.command_id.as_str(), SOURCE, name, &key);
-        let record = Record {
-            topic: &self.topic,
-            partition: Some(hold_id.lane().partition()),
-            key: Some(key.as_bytes()),
-            value: Some(&self.codec.encode_command(&command)),
-            headers: &headers,
         };
         let fate = Fate::default();
         let (told, health) = (fate.clone(), self.health.clone());
-        let queued = self.producer.send_then(record, move |result| match result {
+        let queued = self.sender.send_then(address, body, move |result| match result {
             Ok(position) => {
                 plumbing::failpoint::reach("expirer.release_acknowledged");
                 told.written(position.offset);
@@ -95,7 +75,7 @@ impl Outbox {
 
     /// Waits for what is queued. Blocks.
     pub(crate) fn flush(&self) {
-        if let Err(error) = self.producer.flush(FLUSH) {
+        if let Err(error) = self.sender.producer().flush(FLUSH) {
             tracing::warn!(%error, "some releases were not acknowledged before the end; the next expirer sends them again");
         }
     }

@@ -79,13 +79,14 @@ macro_rules! orders {
 fn order_json(row: &PgRow) -> Result<Value, sqlx::Error> {
     let text = |name: &str| row.try_get::<Option<String>, _>(name);
     let number = |name: &str| row.try_get::<Option<i64>, _>(name);
+    let time = |name: &str| Ok::<_, sqlx::Error>(number(name)?.map(plumbing::time::text));
     let lines: Value = serde_json::from_str(row.try_get("lines_json")?).unwrap_or_default();
     Ok(
         json!({"hold_id": row.try_get::<Uuid, _>("hold_id")?.to_string(), "attempt": number("attempt")?,
         "state": text("state")?, "user_id": text("user_id")?, "lines": lines, "payment_ref": text("payment_ref")?,
-        "payment_state": text("payment_state")?, "external_ref": text("external_ref")?, "ordered_at_ms": number("ordered_at")?,
-        "tries": row.try_get::<Option<i32>, _>("tries")?, "next_try_at_ms": number("next_try_at")?,
-        "carrier_reference": text("carrier_reference")?, "failed_at_ms": number("failed_at")?,
+        "payment_state": text("payment_state")?, "external_ref": text("external_ref")?, "ordered_at": time("ordered_at")?,
+        "tries": row.try_get::<Option<i32>, _>("tries")?, "next_try_at": time("next_try_at")?,
+        "carrier_reference": text("carrier_reference")?, "failed_at": time("failed_at")?,
         "reason": text("reason")?}),
     )
 }
@@ -163,11 +164,24 @@ async fn page(pool: PgPool, wanted: Wanted) -> Answer {
             .await?;
         let orders = rows.iter().map(order_json).collect::<Result<Vec<_>, _>>()?;
         let is_full = orders.len() == usize::try_from(PAGE).unwrap_or(usize::MAX);
-        let last = orders.last().filter(|_| is_full);
-        let next = last.map(|last| format!("{}.{}", last["ordered_at_ms"], last["hold_id"].as_str().unwrap_or("")));
+        let place = |row: &PgRow| {
+            let (at, id) = (row.try_get::<i64, _>("ordered_at")?, row.try_get::<Uuid, _>("hold_id")?);
+            Ok::<_, sqlx::Error>(format!("{at}.{id}"))
+        };
+        let next = rows.last().filter(|_| is_full).map(place).transpose()?;
         Ok(Json(json!({"orders": orders, "next_cursor": next})).into_response())
     })
     .await
+}
+
+/// Points in time as text, in the place of milliseconds.
+fn with_times(mut entry: Value) -> Value {
+    for name in ["started_at", "ended_at", "at"] {
+        if let Some(at) = entry[name].as_i64() {
+            entry[name] = plumbing::time::text(at).into();
+        }
+    }
+    entry
 }
 
 /// An order with its tries and what people did to it.
@@ -175,14 +189,16 @@ async fn inspect(State(pool): State<PgPool>, Path(hold_id): Path<String>) -> Ans
     let hold_id = id_of(&hold_id)?;
     whole(async move {
         let mut order = order(&pool, hold_id).await?;
-        let tries = "SELECT jsonb_build_object('carrier', carrier, 'payload', payload, 'started_at_ms', started_at, \
-             'ended_at_ms', ended_at, 'reference', reference, 'error', error)::text \
+        let tries = "SELECT jsonb_build_object('carrier', carrier, 'payload', payload, 'started_at', started_at, \
+             'ended_at', ended_at, 'reference', reference, 'error', error)::text \
              FROM fulfilment_tries WHERE hold_id = $1 ORDER BY id";
-        let timeline = "SELECT jsonb_build_object('at_ms', at, 'actor', actor, 'action', action, 'detail', detail)::text \
+        let timeline = "SELECT jsonb_build_object('at', at, 'actor', actor, 'action', action, 'detail', detail)::text \
              FROM audit_log WHERE subject = $1::uuid::text AND action LIKE 'order.%' ORDER BY id";
         for (name, query) in [("tries", tries), ("timeline", timeline)] {
             let rows: Vec<String> = sqlx::query_scalar(query).bind(hold_id).fetch_all(&pool).await?;
-            let parsed = rows.iter().map(|row| serde_json::from_str(row).unwrap_or_default());
+            let parsed = rows
+                .iter()
+                .map(|row| with_times(serde_json::from_str(row).unwrap_or_default()));
             order[name] = Value::Array(parsed.collect());
         }
         Ok(Json(order).into_response())

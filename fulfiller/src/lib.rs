@@ -127,7 +127,7 @@ pub async fn run(connections: Connections, options: Options, context: Context) -
     };
     let outbox = outbox::Outbox::new(
         &connections.kafka_brokers,
-        topics.commands.clone(),
+        &topics.commands,
         codec,
         kafka_health.clone(),
     )?;

@@ -1,7 +1,8 @@
 //! What rows ask of the log, asked again until the picture shows it; and the janitor.
 
-use domain::{CommandBody, HoldId, Lane, OrderState, OrderStep, Quantity, Sku, Tenant, Text};
+use domain::{CommandBody, HoldId, Key, Lane, OrderState, OrderStep, Quantity, Sku, Tenant, Text};
 use plumbing::failpoint;
+use schemas::sender::{self, Address};
 use serde_json::json;
 use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
 use uuid::Uuid;
@@ -31,8 +32,13 @@ impl Worker {
         for row in sqlx::query(query).bind(AGAIN_MS).fetch_all(&self.pool).await? {
             match command_of(&row) {
                 Ok((hold_id, tenant, body)) => {
-                    let (key, id) = (hold_id.to_string(), format!("fulfiller-{}", plumbing::id::random()));
-                    self.outbox.send(hold_id.lane(), &key, &id, tenant, body).await;
+                    let address = Address {
+                        lane: hold_id.lane(),
+                        about: &hold_id.to_string(),
+                        id: sender::fresh_id("fulfiller"),
+                        tenant,
+                    };
+                    self.outbox.send(address, body).await;
                     failpoint::reach("fulfiller.asked");
                 }
                 Err(error) => tracing::error!(%error, "a row of fulfilments cannot be read"),
@@ -55,9 +61,13 @@ impl Worker {
                     continue;
                 }
             };
-            let lane = Lane::of_sku(&sku, self.lanes);
-            let command = format!("order-return-{id}");
-            if self.outbox.send(lane, sku.as_str(), &command, tenant, body).await {
+            let address = Address {
+                lane: Lane::of_sku(&sku, self.lanes),
+                about: sku.as_str(),
+                id: Key::parse("command_id", &format!("order-return-{id}")).expect("our own ids are visible ASCII"),
+                tenant,
+            };
+            if self.outbox.send(address, body).await {
                 failpoint::reach("fulfiller.returned");
                 let sent = sqlx::query("UPDATE order_returns SET sent_at = clock_ms() WHERE id = $1");
                 sent.bind(id).execute(&self.pool).await?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::{http::StatusCode, response::Response};
 use domain::{Event, EventBody, HoldId, Key, Reason, Shortage, Sku, Stock};
+use plumbing::time;
 
 use crate::{
     app::{Live, tenant},
@@ -13,7 +14,6 @@ use crate::{
     meters::Outcome,
     problem::{Answer, Code, Problem},
     request::{IDEMPOTENCY_KEY, Manner},
-    rfc3339,
 };
 
 /// The header of an answer that was given before.
@@ -261,16 +261,16 @@ fn refused(event: &Event, view: Option<&HoldView>, reason: Reason) -> String {
         (Reason::AlreadyUnallocated, ..) => format!("{hold} was paid and given back before it was shipped"),
         (Reason::PaymentInProgress, Some(view), _) => format!(
             "a payment of {hold} is being made; it ends at the latest at {}",
-            rfc3339::text(view.terms.expires_at)
+            time::text(view.terms.expires_at)
         ),
         (Reason::NotConfirmed, ..) => format!("{hold} is not confirmed"),
         (Reason::NotPaying, ..) => format!("{hold} is not being paid"),
         (Reason::HoldExpired, Some(view), _) => {
-            format!("{hold} expired at {}", rfc3339::text(view.terms.expires_at))
+            format!("{hold} expired at {}", time::text(view.terms.expires_at))
         }
         (Reason::LifetimeExceeded, Some(view), _) => format!(
             "{hold} lives since {}; it would live longer than a hold may",
-            rfc3339::text(view.terms.created_at)
+            time::text(view.terms.created_at)
         ),
         (Reason::IdempotencyKeyReused, ..) => "the Idempotency-Key was used before with another body".to_owned(),
         (Reason::UnknownSku, _, Some(line)) => format!("{} has never had stock or a policy", line.sku),

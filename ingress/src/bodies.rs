@@ -7,10 +7,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use domain::{HoldId, HoldState, Sku, SkuPolicy, Stock};
+use plumbing::time;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{memory::HoldView, problem::ShortageBody, rfc3339};
+use crate::{memory::HoldView, problem::ShortageBody};
 
 /// One (SKU, quantity) of a hold.
 #[derive(Debug, Serialize, ToSchema)]
@@ -102,8 +103,8 @@ impl<'a> HoldBody<'a> {
             user_id: Some(terms.user_id.as_str()),
             lines: lines(&view.lines),
             asked: lines(&terms.asked),
-            created_at: Some(rfc3339::text(terms.created_at)),
-            expires_at: is_promised.then(|| rfc3339::text(terms.expires_at)),
+            created_at: Some(time::text(terms.created_at)),
+            expires_at: is_promised.then(|| time::text(terms.expires_at)),
             policy: Some(terms.policy.name()),
             idempotency_key: Some(terms.idempotency_key.as_str()),
             external_ref: terms.external_ref.as_ref().map(AsRef::as_ref),

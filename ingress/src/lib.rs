@@ -29,7 +29,6 @@ mod recent;
 mod request;
 mod requests;
 mod returns;
-mod rfc3339;
 mod server;
 mod short_form;
 mod sold_out;

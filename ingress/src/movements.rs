@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::{extract::State, http::StatusCode};
+use plumbing::time;
 use schemas::picture::Movement;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -13,7 +14,6 @@ use crate::{
     openapi::ReadProblems,
     problem::Answer,
     request::{Params, SkuPath},
-    rfc3339,
 };
 
 /// Movements on a page where the client does not say.
@@ -92,7 +92,7 @@ impl From<Movement> for MovementBody {
             reference: movement.reference,
             actor: movement.actor,
             hold_id: movement.hold_id.map(|id| id.to_string()),
-            decided_at: rfc3339::text(movement.decided_at),
+            decided_at: time::text(movement.decided_at),
         }
     }
 }

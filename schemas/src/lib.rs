@@ -12,6 +12,7 @@ pub mod keys;
 pub mod picture;
 pub mod records;
 pub mod registry;
+pub mod sender;
 pub mod topics;
 
 pub use codec::{Codec, DecodeError};

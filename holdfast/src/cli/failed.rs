@@ -7,7 +7,7 @@ use domain::HoldId;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Outcome, call::Call, table, time_text};
+use super::{Outcome, call::Call, table};
 use crate::http::Api;
 
 /// Orders that could not be shipped.
@@ -95,10 +95,6 @@ fn text(value: &Value, name: &str) -> String {
     }
 }
 
-fn at(value: &Value, name: &str) -> String {
-    value[name].as_i64().map_or_else(|| "-".to_owned(), time_text)
-}
-
 fn render(orders: &[Value]) -> comfy_table::Table {
     let mut table = table(&["hold", "user", "tries", "failed", "payment"]);
     for order in orders {
@@ -106,7 +102,7 @@ fn render(orders: &[Value]) -> comfy_table::Table {
             text(order, "hold_id"),
             text(order, "user_id"),
             text(order, "tries"),
-            at(order, "failed_at_ms"),
+            text(order, "failed_at"),
             text(order, "payment_ref"),
         ]);
     }
@@ -131,13 +127,14 @@ fn tell(order: &Value) -> String {
     }
     let mut tries = table(&["tried", "carrier", "parcel", "error"]);
     for tried in rows("tries") {
-        let columns = ["carrier", "reference", "error"].map(|name| text(&tried, name));
-        tries.add_row([vec![at(&tried, "started_at_ms")], columns.to_vec()].concat());
+        let columns = ["started_at", "carrier", "reference", "error"].map(|name| text(&tried, name));
+        tries.add_row(columns);
     }
     let mut timeline = table(&["at", "who", "what", "why"]);
     for entry in rows("timeline") {
         let why = text(&entry["detail"], "reason");
-        timeline.add_row([at(&entry, "at_ms"), text(&entry, "actor"), text(&entry, "action"), why]);
+        let [at, actor, action] = ["at", "actor", "action"].map(|name| text(&entry, name));
+        timeline.add_row([at, actor, action, why]);
     }
     let _infallible = writeln!(out, "{tries}\n{timeline}");
     out
@@ -150,8 +147,8 @@ mod tests {
     #[test]
     fn an_order_is_told_with_its_tries_and_who_did_what() {
         let order = json!({"hold_id": "h", "state": "failed", "lines": [{"sku": "mug", "quantity": 2}],
-            "tries": [{"started_at_ms": 0, "carrier": "http", "error": "503: on strike"}],
-            "timeline": [{"at_ms": 0, "actor": "eve", "action": "order.retry", "detail": {"reason": "they are back"}}]});
+            "tries": [{"started_at": "1970-01-01T00:00:00.000Z", "carrier": "http", "error": "503: on strike"}],
+            "timeline": [{"at": "1970-01-01T00:00:00.000Z", "actor": "eve", "action": "order.retry", "detail": {"reason": "they are back"}}]});
         let told = tell(&order);
         for part in [
             "failed",
