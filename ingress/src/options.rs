@@ -70,7 +70,7 @@ pub struct Options {
     )]
     pub connections_max: usize,
 
-    /// Connections that watch live stock; those beyond are answered 429. Each needs a file descriptor (ulimit -n)
+    /// Connections that watch live stock; those beyond are answered 429. Each needs a file descriptor (ulimit -Hn)
     #[arg(
         long,
         env = "HOLDFAST_LIVE_VIEWERS",

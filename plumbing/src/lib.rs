@@ -11,6 +11,7 @@
 pub mod backoff;
 pub mod config;
 pub mod failpoint;
+pub mod files;
 pub mod health;
 pub mod http;
 pub mod id;

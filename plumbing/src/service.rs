@@ -25,7 +25,7 @@ use crate::config::{Telemetry, without_secrets};
 use crate::health::{self, Health};
 use crate::stop::{self, Stop, Stopper};
 use crate::telemetry::{self, MetricsHandle};
-use crate::{http, task};
+use crate::{files, http, task};
 
 /// From the stop to the end of a service, at most.
 pub const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(15);
@@ -181,6 +181,7 @@ where
         }
     };
     let metrics = MetricsHandle::install();
+    files::raise_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name(process.name)

@@ -5,6 +5,7 @@
 use std::env;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         return service::main("child", serve);
     }
     a_signal_drains_and_exits_0();
+    a_service_opens_as_many_files_as_it_may();
     a_second_signal_ends_a_service_that_hangs();
     failures_and_panics_are_logged_and_exit_1();
     a_wrong_command_line_exits_2();
@@ -63,8 +65,15 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+fn this_binary() -> PathBuf {
+    env::current_exe().expect("this binary has a path")
+}
+
 fn start(behave: &str, admin: &str) -> Child {
-    let mut command = Command::new(env::current_exe().expect("this binary has a path"));
+    start_by(Command::new(this_binary()), behave, admin)
+}
+
+fn start_by(mut command: Command, behave: &str, admin: &str) -> Child {
     command
         .arg(format!("--behave={behave}"))
         .arg("--log-format=json")
@@ -133,6 +142,21 @@ fn a_signal_drains_and_exits_0() {
         read_until(&mut log, "child stopped");
         assert_eq!(child.wait().expect("it ended").code(), Some(0));
     }
+}
+
+/// A thousand files, as a shell allows, are no thousand buyers.
+fn a_service_opens_as_many_files_as_it_may() {
+    let mut limited = Command::new("prlimit");
+    limited.arg("--nofile=256:1500").arg(this_binary());
+    let mut child = start_by(limited, "well", "");
+    let mut log = BufReader::new(child.stderr.take().expect("stderr is piped"));
+    read_until(&mut log, "child 0.1.0 started");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).expect("it lives");
+    let files = limits.lines().find(|line| line.starts_with("Max open files"));
+    let files: Vec<&str> = files.expect("a limit").split_whitespace().collect();
+    kill(&child, "-TERM");
+    assert_eq!(child.wait().expect("it ended").code(), Some(0));
+    assert_eq!(files[3..5], ["1500", "1500"], "{limits}");
 }
 
 fn a_second_signal_ends_a_service_that_hangs() {

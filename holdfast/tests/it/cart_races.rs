@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     carts::{cart, one_sku_a_lane, settles},
-    crash::flush,
+    crash::{flush, lose},
     wire::{self, Wire, lane},
     world::{Answer, Setup, World, play, times},
 };
@@ -272,6 +272,33 @@ fn redis_emptied_at_every_stage_of_a_cart_is_rebuilt_with_it() {
             }
         }
         world.assert_verified().await;
+    });
+}
+
+/// Redis loses single parts and no more: the set of parts says that they were there, so what is told of one finds its lane
+/// damaged, and the lane is rebuilt before it decides.
+#[test]
+fn a_part_that_redis_lost_is_missed_when_its_cart_ends_and_its_units_come_back() {
+    play(async {
+        let world = Setup::new().apart().start().await;
+        let skus = one_sku_a_lane(&world, "lost-part", 10).await;
+        for (held_is_sold, (held, sold)) in [(false, (0, 0)), (true, (0, 1))] {
+            let answer = world.post("/v1/holds", &one_of_each(&skus, "ann")).await;
+            assert_eq!(answer.status, 201, "{answer:?}");
+            let parts = lose(&world, "*:part:*");
+            // The home lane keeps no part; parts of an ended cart are remembered.
+            assert!(parts >= skus.len() - 1, "{parts} parts were lost");
+            let ended = if held_is_sold {
+                world.confirm(&answer.hold_id()).await
+            } else {
+                world.cancel(&answer.hold_id()).await
+            };
+            assert_eq!(ended.status, 200, "{ended:?}");
+            for sku in &skus {
+                settles(&world, sku, (10, held, sold, 10 - held - sold)).await;
+            }
+            world.assert_verified().await;
+        }
     });
 }
 

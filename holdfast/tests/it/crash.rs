@@ -245,12 +245,19 @@ fn redis_flushed_while_nobody_asks_is_rebuilt_all_the_same() {
     });
 }
 
-/// As FLUSHALL does, but only this world's keys: others use the same Redis. One script, so that none survives.
+/// As FLUSHALL does, but only this world's keys: others use the same Redis.
 pub fn flush(world: &World) {
+    lose(world, "*");
+}
+
+/// Redis loses this world's keys of a pattern, in one script, so that none survives; how many that were.
+pub fn lose(world: &World, pattern: &str) -> usize {
     let client = plumbing::redis::client(world.connections.redis_url.expose()).expect("a URL");
     let mut connection = client.get_connection().expect("Redis answers");
-    let _: () = redis::Script::new("for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end")
-        .arg(format!("{}:*", world.connections.redis_prefix))
-        .invoke(&mut connection)
-        .expect("flushed");
+    redis::Script::new(
+        "local keys = redis.call('KEYS', ARGV[1]) for _, key in ipairs(keys) do redis.call('DEL', key) end return #keys",
+    )
+    .arg(format!("{}:{pattern}", world.connections.redis_prefix))
+    .invoke(&mut connection)
+    .expect("Redis answers")
 }

@@ -153,24 +153,26 @@ fn without_a_reserver_requests_are_accepted_and_decided_when_it_is_back() {
     });
 }
 
-/// A broker of the test's own, started as `./run` starts one.
-struct Broker {
+/// An engine of the test's own, started as `./run` starts one.
+struct Own {
+    engine: &'static str,
     state: PathBuf,
     port: u16,
     controller: u16,
 }
 
-impl Broker {
-    async fn start() -> Self {
-        let state = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("broker-{}", std::process::id()));
-        let broker = Self {
-            state,
+impl Own {
+    async fn start(engine: &'static str) -> Self {
+        let name = format!("{engine}-{}", std::process::id());
+        let own = Self {
+            engine,
+            state: PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name),
             port: free_port(),
             controller: free_port(),
         };
-        broker.services("wipe").await;
-        broker.services("start").await;
-        broker
+        own.services("wipe").await;
+        own.services("start").await;
+        own
     }
 
     async fn services(&self, what: &str) {
@@ -178,12 +180,13 @@ impl Broker {
         let mut command = Command::new(script);
         command.arg(what).stdin(Stdio::null()).stdout(Stdio::null());
         if what != "wipe" {
-            command.arg("kafka");
+            command.arg(self.engine);
         }
         let done = command
             .env("HOLDFAST_STATE", &self.state)
             .env("HOLDFAST_KAFKA_PORT", self.port.to_string())
             .env("HOLDFAST_KAFKA_CONTROLLER_PORT", self.controller.to_string())
+            .env("HOLDFAST_REDIS_PORT", self.port.to_string())
             .env("HOLDFAST_NATIVE", "1")
             .status()
             .await
@@ -192,10 +195,74 @@ impl Broker {
     }
 }
 
+/// A Redis that is nearly full keeps its room for what gives units back; one that was made a replica answers, and refuses. No
+/// command is bad for that.
+#[test]
+fn a_redis_that_refuses_to_write_is_waited_for_and_nothing_is_lost() {
+    play(async {
+        let redis = Own::start("redis").await;
+        let mut setup = Setup::new();
+        let url = format!("redis://127.0.0.1:{}", redis.port);
+        setup.connections.redis_url = url.clone().into();
+        let world = setup.start().await;
+        world.stock("refusing", 100_000).await;
+        let held = world.reserve("before", "refusing", 1, "ann").await;
+        let client = plumbing::redis::client(&url).expect("a URL");
+        let mut connection = client.get_connection().expect("Redis answers");
+        let mut tell = |words: &str| {
+            let mut words = words.split(' ');
+            let mut command = redis::cmd(words.next().expect("a command"));
+            command.arg(words.collect::<Vec<_>>());
+            command.exec(&mut connection).expect("Redis obeys");
+        };
+        let until = async |what: &str, is_it: fn(&Answer) -> bool| {
+            world
+                .eventually(what, async || {
+                    let key = plumbing::id::random().to_string();
+                    let answer = world.reserve(&key, "refusing", 1, "ann").await;
+                    if is_it(&answer) {
+                        Ok(answer)
+                    } else {
+                        Err(format!("{answer:?}"))
+                    }
+                })
+                .await
+        };
+
+        tell("CONFIG SET maxmemory 1");
+        until("refused-as-busy", |answer| {
+            (answer.status, answer.code()) == (503, "busy")
+        })
+        .await;
+        assert_eq!(
+            world.cancel(&held.hold_id()).await.status,
+            200,
+            "what is held can be given back"
+        );
+        tell("CONFIG SET maxmemory 0");
+        until("taken-again", |answer| answer.status == 201).await;
+
+        tell("REPLICAOF 127.0.0.1 1");
+        let answer = world.request(impatient(&world, "readonly", "refusing")).await;
+        world
+            .eventually("readiness says why", async || {
+                let ready = world.get("/readyz").await;
+                let says_why = ready.status == 503 && ready.body.to_string().contains("read only replica");
+                if says_why { Ok(()) } else { Err(format!("{ready:?}")) }
+            })
+            .await;
+        tell("REPLICAOF NO ONE");
+        decided_later(&world, &answer).await;
+        world.assert_verified().await;
+        drop(world);
+        redis.services("wipe").await;
+    });
+}
+
 #[test]
 fn without_kafka_requests_are_refused_as_unavailable_and_all_goes_on_when_it_is_back() {
     play(async {
-        let broker = Broker::start().await;
+        let broker = Own::start("kafka").await;
         let mut setup = Setup::new();
         setup.connections.kafka_brokers = format!("127.0.0.1:{}", broker.port).into();
         let world = setup.start().await;

@@ -133,7 +133,7 @@ async fn accept(listener: &TcpListener, router: &Router, limits: Limits, stop: &
                 // One that left before it was taken is no news; out of descriptors, a moment's rest lets others end.
                 tracing::debug!(%error, "a connection could not be taken");
                 if !is_of_the_client(&error) {
-                    tracing::warn!(%error, "no connection can be taken (is `ulimit -n` too low?)");
+                    tracing::warn!(%error, "no connection can be taken (is `ulimit -Hn` too low?)");
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
                 continue;

@@ -1,16 +1,15 @@
-//! Redis, Postgres and HTTP over TLS, Kafka behind a login: real engines of the test's own, with certificates that it makes.
+//! Redis, Postgres and HTTP over TLS: real engines of the test's own, with certificates that it makes.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use plumbing::config::{Brokers, Login, Mechanism, Secret, SecretUrl, Security};
-use plumbing::kafka::{admin, consumer};
-use plumbing::{postgres, task, tls};
+use plumbing::config::{Login, SecretUrl};
+use plumbing::{postgres, tls};
 
 /// Ends with its test.
-struct Engine(Child);
+pub struct Engine(Child);
 
 impl Drop for Engine {
     fn drop(&mut self) {
@@ -20,20 +19,20 @@ impl Drop for Engine {
 }
 
 /// A folder that goes with its test. Under /var/tmp, because Postgres' user must reach it.
-struct Folder(PathBuf);
+pub struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let path = PathBuf::from(format!("/var/tmp/holdfast-test-{}", plumbing::id::random().simple()));
         std::fs::create_dir(&path).expect("a folder");
         Self(path)
     }
 
-    fn file(&self, name: &str) -> String {
+    pub fn file(&self, name: &str) -> String {
         self.0.join(name).display().to_string()
     }
 
-    fn write(&self, name: &str, text: &str) -> String {
+    pub fn write(&self, name: &str, text: &str) -> String {
         std::fs::write(self.0.join(name), text).expect("a file");
         self.file(name)
     }
@@ -45,13 +44,13 @@ impl Drop for Folder {
     }
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("bound").port()
 }
 
 #[track_caller]
-fn run(command: &mut Command) {
+pub fn run(command: &mut Command) {
     let output = command
         .stdin(Stdio::null())
         .output()
@@ -64,12 +63,12 @@ fn run(command: &mut Command) {
     );
 }
 
-fn start(command: &mut Command) -> Engine {
+pub fn start(command: &mut Command) -> Engine {
     let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     Engine(quiet.spawn().expect("it is installed (./test does it)"))
 }
 
-async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+pub async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !is_so().await {
         assert!(begun.elapsed() < Duration::from_secs(120), "{what}");
@@ -78,7 +77,7 @@ async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
 }
 
 /// `ca.pem`, and `cert.pem` with `key.pem` for this machine, vouched for by it; `other.pem` vouches for nobody.
-fn certificates(folder: &Folder) {
+pub fn certificates(folder: &Folder) {
     let key = [
         "-newkey",
         "ec",
@@ -286,87 +285,4 @@ async fn http_over_tls() {
         "another authority"
     );
     assert!(get("").await.is_err(), "the system's authorities do not know it");
-}
-
-/// Kafka's jars, where the engines are processes of this machine. Those in containers have none to start another with.
-fn kafka_jars() -> Option<String> {
-    let dist = std::env::var("HOLDFAST_DIST").unwrap_or_else(|_| "../.holdfast/dist".into());
-    let mut found = std::fs::read_dir(dist)
-        .ok()?
-        .filter_map(|entry| Some(entry.ok()?.path()));
-    let home = found.find(|path| {
-        path.file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with("kafka-"))
-    })?;
-    Some(format!("{}/*", home.display()))
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn kafka_behind_a_login() {
-    let Some(jars) = kafka_jars() else {
-        eprintln!("no Kafka of this machine's own to start: not tried");
-        return;
-    };
-    let folder = Folder::new();
-    let (port, controller) = (free_port(), free_port());
-    let settings = folder.write(
-        "server.properties",
-        &format!(
-            "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=SASL_PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=SASL_PLAINTEXT://127.0.0.1:{port}\n\
-             listener.security.protocol.map=SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT\n\
-             controller.listener.names=CONTROLLER\ninter.broker.listener.name=SASL_PLAINTEXT\n\
-             sasl.enabled.mechanisms=PLAIN\nsasl.mechanism.inter.broker.protocol=PLAIN\n\
-             listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule \
-             required username=\"broker\" password=\"b\" user_broker=\"b\" user_service=\"s3cret\";\n\
-             offsets.topic.replication.factor=1\nlog.dirs={}\n",
-            folder.file("data")
-        ),
-    );
-    let java = |class: &str| {
-        let mut command = Command::new("setpriv");
-        command.args([
-            "--pdeathsig",
-            "KILL",
-            "java",
-            "-Xmx256m",
-            "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1",
-        ]);
-        command.args(["-cp", &jars, class]).current_dir(&folder.0);
-        command
-    };
-    run(java("kafka.tools.StorageTool").args(["format", "--cluster-id=aG9sZGZhc3QtbG9jYWwtMQ", "--config", &settings]));
-    let _kafka = start(java("kafka.Kafka").arg(&settings));
-    let brokers = |user: &str, password: &str| Brokers {
-        security: Security::SaslPlaintext,
-        mechanism: Mechanism::Plain,
-        user: Some(user.to_owned()),
-        password: Some(password.parse::<Secret>().unwrap()),
-        ..Brokers::from(format!("127.0.0.1:{port}"))
-    };
-    let count = async |brokers: Brokers| {
-        let asking = task::thread("ask", move || {
-            consumer::partition_count(&consumer::reader(&brokers, "test", "test")?, "t")
-        });
-        asking.await.unwrap()
-    };
-    let known = brokers("service", "s3cret");
-    eventually("Kafka starts", async || count(known.clone()).await.is_ok()).await;
-    let topic = admin::TopicSpec {
-        name: "t".into(),
-        partitions: 3,
-        settings: Vec::new(),
-    };
-    admin::ensure_topic(&known, &topic, 1).await.unwrap();
-    eventually("the topic is known", async || count(known.clone()).await == Ok(Some(3))).await;
-    for stranger in [
-        brokers("service", "wr0ng"),
-        brokers("nobody", "s3cret"),
-        Brokers::from(format!("127.0.0.1:{port}")),
-    ] {
-        let error = count(stranger).await.unwrap_err();
-        assert!(!format!("{error} {error:?}").contains("wr0ng"), "{error:?}");
-    }
 }

@@ -3,4 +3,5 @@
 mod engines;
 mod hostile;
 mod http;
+mod kafka_logins;
 mod telemetry;
