@@ -12,7 +12,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use plumbing::{config::SecretUrl, stop};
+use plumbing::{config::SecretUrl, stop::Stop};
 use serde::{Deserialize, Serialize};
 
 /// Which service.
@@ -74,17 +74,22 @@ fn answer(key: String, held: bool) -> Response {
     }
 }
 
-/// Stocks `skus` (named as the load asks for them) with so many units each and serves until it is killed; prints where.
+/// Stocks `skus` (named as the load asks for them) with so many units each and serves until it is asked to stop; prints where.
 ///
 /// # Errors
 /// The store does not answer, or the address is taken.
-pub async fn serve(baseline: Baseline, stores: Stores, skus: &[String], units: i64) -> anyhow::Result<()> {
+pub async fn serve(
+    baseline: Baseline,
+    stores: Stores,
+    (skus, units): (&[String], i64),
+    stop: Stop,
+) -> anyhow::Result<()> {
     let router: Router = match baseline {
         Baseline::Redis => redis::router(&stores, skus, units).await?,
         Baseline::PostgresRow | Baseline::PostgresCte => postgres::router(baseline, &stores, skus, units).await?,
     };
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-    let (addr, serving) = plumbing::http::serve(any, router, stop::Stop::never()).await?;
+    let (addr, serving) = plumbing::http::serve(any, router, stop).await?;
     println!("{addr}");
     serving.await?;
     Ok(())

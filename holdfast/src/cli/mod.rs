@@ -208,7 +208,7 @@ pub fn main() -> ExitCode {
         Command::Torture(t) => tool("torture", t.log, |_| t.args.run()),
         Command::Doctor(t) => tool("doctor", t.log, |_| t.args.run()),
         Command::Demo(t) => tool("demo", t.log, |_| t.args.run()),
-        Command::Bench(t) => tool("bench", t.log, |_| t.args.run()),
+        Command::Bench(t) => tool("bench", t.log, |context| t.args.run(context.stop)),
     }
 }
 

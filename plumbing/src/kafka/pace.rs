@@ -15,13 +15,14 @@ use tokio::{sync::Notify, time::timeout};
 use super::window::FEW;
 
 /// An echo that takes longer is not waited for: the lane is behind, or has no owner, and its commands may queue in Kafka.
-const ECHO_MAX: Duration = Duration::from_millis(20);
+const ECHO_MAX: Duration = Duration::from_millis(100);
 /// How long answered clients are waited for, who ask again: without it the first of them would go alone.
-const COMPANY_MAX: Duration = Duration::from_millis(1);
+const COMPANY_MAX: Duration = Duration::from_millis(2);
 
 /// So many are company enough: they go without the echo. With more, one hot SKU waits while processors rest; with
 /// fewer, flights cost more than they win (docs/PERFORMANCE.md).
 pub(super) const ENOUGH: usize = 32;
+
 /// What one window waits for.
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -34,6 +35,16 @@ pub(super) struct Pace {
     echo: Notify,
     landed: Notify,
     joined: Notify,
+}
+
+/// How many the next flight waits for, when the last had `size` and so many wait: most of those who were answered ask again,
+/// and go with those who could not go with them, or two halves would take turns for ever. Few are no company.
+fn company_of(size: usize, waiting: usize) -> usize {
+    if size > FEW {
+        ENOUGH.min((size + waiting) * 3 / 4)
+    } else {
+        0
+    }
 }
 
 impl Pace {
@@ -73,6 +84,7 @@ impl Pace {
     pub(super) async fn next(&self, waiting: impl Fn() -> usize) {
         self.landed.notified().await;
         let (awaited, size) = (self.awaited.load(SeqCst), self.size.load(SeqCst));
+        let wanted = company_of(size, waiting());
         let echo = async {
             while self.heard.load(SeqCst) < awaited && waiting() < ENOUGH {
                 tokio::select! {
@@ -81,14 +93,26 @@ impl Pace {
                 }
             }
         };
-        // Those who were answered ask again; few were no company either.
         let company = async {
-            while size > FEW && waiting() < ENOUGH.min(size * 3 / 4) {
+            while waiting() < wanted {
                 self.joined.notified().await;
             }
         };
         // Late is as good as there: it goes now.
         let _echo = timeout(ECHO_MAX, echo).await;
         let _company = timeout(COMPANY_MAX, company).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_were_answered_go_with_those_who_waited() {
+        assert_eq!(company_of(FEW, 3), 0, "few wait for nobody");
+        assert_eq!(company_of(8, 0), 6);
+        assert_eq!(company_of(8, 8), 12, "two halves become one");
+        assert_eq!(company_of(100, 100), ENOUGH);
     }
 }

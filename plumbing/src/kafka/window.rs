@@ -395,6 +395,7 @@ mod tests {
         send(&windows, "g", &fates);
         assert_eq!(counts(&windows), (1, 0));
     }
+
     #[tokio::test]
     async fn a_paced_flight_with_company_enough_waits_for_no_echo() {
         let clients = Clients::new(&"127.0.0.1:1".into(), "test", "0.3").expect("legal options");

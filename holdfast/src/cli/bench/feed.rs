@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use domain::{
     Adjustment, Command, CommandBody, Key, Lane, Line, Lines, Policy, Quantity, Reserve, Sku, Tenant, Text, UserId,
 };
@@ -60,13 +60,28 @@ pub fn everywhere(count: usize) -> anyhow::Result<Arc<[Sku]>> {
         .collect::<Result<_, _>>()?)
 }
 
-/// So many SKUs of lane 0.
-pub fn in_one_lane(count: usize, lanes: u16) -> anyhow::Result<Arc<[Sku]>> {
-    let all = everywhere(count * usize::from(lanes) * 2)?;
-    let there = all.iter().filter(|sku| Lane::of_sku(sku, lanes).number() == 0);
-    let some: Arc<[Sku]> = there.take(count).cloned().collect();
-    ensure!(some.len() == count, "too few SKUs fall into lane 0");
-    Ok(some)
+/// Of some SKUs, so many of each of the first lanes, one of each in turn.
+pub fn of_lanes(skus: &[Sku], each: usize, few: u16, lanes: u16) -> anyhow::Result<Arc<[Sku]>> {
+    let in_lane = |lane: &Lane| {
+        let lane = *lane;
+        let there = skus.iter().filter(move |sku| Lane::of_sku(sku, lanes) == lane);
+        there.take(each).collect::<Vec<_>>()
+    };
+    let shelves: Vec<Vec<&Sku>> = Lane::all(few).map(|lane| in_lane(&lane)).collect();
+    ensure!(
+        shelves.iter().all(|shelf| shelf.len() == each),
+        "of {} SKUs, fewer than {each} fall into one of the lanes",
+        skus.len()
+    );
+    let in_turn = (0..each).flat_map(|row| shelves.iter().map(move |shelf| shelf[row].clone()));
+    Ok(in_turn.collect())
+}
+
+/// The SKUs of the cart with that number: seven apart, so that carts overlap and a cart of SKUs that lie in lanes by turns
+/// is in all of these lanes.
+pub fn cart<T>(skus: &[T], number: u64, lines: usize) -> impl Iterator<Item = &T> {
+    let first = number as usize % skus.len();
+    (0..lines).map(move |line| &skus[(first + line * 7) % skus.len()])
 }
 
 impl Feed {
@@ -98,9 +113,10 @@ impl Feed {
         let (feed, skus) = (self.clone(), Arc::clone(skus));
         task::thread("feed", move || {
             for number in ask.first..ask.first + ask.holds {
-                let first = number as usize % skus.len();
-                let cart = (0..ask.lines).map(|line| &skus[(first + line * 7) % skus.len()]);
-                feed.send(&skus[first], reserve(number, cart, ask.ttl_ms)?)?;
+                let cart = || cart(&skus, number, ask.lines);
+                let home = cart().min_by_key(|sku| Lane::of_sku(sku, feed.lanes));
+                let home = home.context("a cart without lines")?;
+                feed.send(home, reserve(number, cart(), ask.ttl_ms)?)?;
             }
             feed.producer.flush(PATIENCE)?;
             Ok(ask.holds)

@@ -97,12 +97,17 @@ impl Growing {
     async fn open(place: &Connections, plan: &Plan, grows: Grows) -> anyhow::Result<Self> {
         let mut world = World::new(place, plan, plan.lanes).await?;
         let mut policy = None;
-        if grows == Grows::Appendfsync {
+        if grows.is_over_http() {
             sales::open(&mut world).await?;
+        }
+        if grows == Grows::Appendfsync {
             policy = Some(Policy::of(place)?);
         }
         let skus = match grows {
-            Grows::Lines => feed::in_one_lane(350, plan.lanes)?, // 50 lines, seven apart, are all different.
+            Grows::Lines => {
+                let some = feed::everywhere(700 * usize::from(plan.lanes))?;
+                feed::of_lanes(&some, 351, 1, plan.lanes)?
+            }
             Grows::Skus => feed::everywhere(plan.most as usize)?,
             _ => feed::everywhere(SKUS)?,
         };
@@ -116,7 +121,7 @@ impl Growing {
             stocked: 0,
             _policy: policy,
         };
-        if !matches!(grows, Grows::Appendfsync | Grows::Skus) {
+        if !grows.is_over_http() && grows != Grows::Skus {
             growing.stock(growing.skus.len()).await?;
         }
         Ok(growing)
@@ -134,6 +139,7 @@ impl Growing {
                 })
                 .await
             }
+            Grows::Carts => sales::carts(&self.world, plan, usize::try_from(at / 100)?, u16::try_from(at % 100)?).await,
             Grows::Batch => {
                 self.world.set("HOLDFAST_RESERVER_BATCH", at);
                 self.waiting(some).await
@@ -239,7 +245,7 @@ impl Growing {
 
     /// Checks the books where rows were written, and ends.
     async fn close(self, grows: Grows) -> anyhow::Result<()> {
-        if grows == Grows::Appendfsync {
+        if grows.is_over_http() {
             let differences = self.world.verify().await?;
             anyhow::ensure!(differences == 0, "verify found {differences} differences");
         }

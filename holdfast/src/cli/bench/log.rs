@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use domain::{Lane, Stamp};
+use domain::Lane;
 use plumbing::{
     config::Connections,
     kafka::{
@@ -12,7 +12,6 @@ use plumbing::{
     },
     task,
 };
-use schemas::EventHeaders;
 
 use super::{
     feed::{self, Ask, Feed},
@@ -26,17 +25,21 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Plays a scenario in a world of its own, then verifies it.
 pub async fn run(place: &Connections, plan: &Plan, scenario: &Scenario) -> anyhow::Result<Vec<Sample>> {
-    let Load::Log { skus, lines, persist } = scenario.load else {
-        bail!("{} is no scenario on the log", scenario.name)
-    };
     let mut world = World::new(place, plan, plan.lanes).await?;
     let feed = Feed::new(&world).await?;
     let from = ends(&world).await?;
-    // Carts lie in one lane.
-    let all = if lines == 1 {
-        feed::everywhere(skus)?
-    } else {
-        feed::in_one_lane(skus, plan.lanes)?
+    let (all, lines) = match scenario.load {
+        Load::Log { skus } => (feed::everywhere(skus)?, 1),
+        Load::Carts { lines, lanes } => {
+            ensure!(
+                lanes <= plan.lanes,
+                "carts over {lanes} lanes, but there are {}",
+                plan.lanes
+            );
+            let some = feed::everywhere(400 * usize::from(plan.lanes))?;
+            (feed::of_lanes(&some, 200, lanes, plan.lanes)?, lines)
+        }
+        _ => bail!("{} is no scenario on the log", scenario.name),
     };
     let ask = Ask {
         lines,
@@ -50,8 +53,8 @@ pub async fn run(place: &Connections, plan: &Plan, scenario: &Scenario) -> anyho
     decided.more.insert("Redis bytes a hold", bytes);
     let mut samples = vec![decided];
     world.start("persister")?;
-    let written = rows(&world, asked).await?;
-    if persist {
+    let written = rows(&world).await?;
+    if lines == 1 {
         samples.push(written);
     }
     let differences = world.verify().await?;
@@ -103,7 +106,7 @@ pub async fn ends(world: &World) -> anyhow::Result<Vec<i64>> {
     .await?
 }
 
-/// Counts decisions behind `from` as they come, from the first to the last.
+/// Counts outcomes behind `from` as they come, from the first to the last; refused ones are failures.
 pub async fn decisions(world: &World, from: Vec<i64>, expected: u64, name: &str) -> anyhow::Result<Sample> {
     let (place, topic, name) = (world.connections.clone(), world.topics.events.clone(), name.to_owned());
     let (engines, roles, lanes) = (engines(&world.connections), world.roles(), world.lanes);
@@ -114,28 +117,40 @@ pub async fn decisions(world: &World, from: Vec<i64>, expected: u64, name: &str)
             .map(|(lane, offset)| (&*topic, lane.partition(), offset))
             .collect();
         consumer::assign(&reader, &from)?;
-        next_decision(&reader)?;
+        let mut refused = u64::from(next_outcome(&reader)? == Outcome::Refused);
         let scripts = script_us(&place)?;
         let meter = Meter::start(&engines, &roles);
         for _ in 1..expected {
-            next_decision(&reader)?;
+            refused += u64::from(next_outcome(&reader)? == Outcome::Refused);
         }
         let rate = expected as f64 / meter.begun.elapsed().as_secs_f64();
         let mut sample = Sample::of_rate(&name, rate).with_usage(meter.stop(expected));
         let scripts = (script_us(&place)? - scripts) / expected as f64;
         sample.more.insert("script µs each", scripts);
+        sample.failures = refused;
         Ok(sample)
     })
     .await?
 }
 
-fn next_decision(reader: &Reader) -> anyhow::Result<()> {
+#[derive(PartialEq, Eq)]
+enum Outcome {
+    Done,
+    Refused,
+}
+
+/// The next event that ends what a client asked for. What lanes tell each other about a cart, and their own openings, do not.
+fn next_outcome(reader: &Reader) -> anyhow::Result<Outcome> {
     loop {
         match reader.poll(PATIENCE) {
             Some(Ok(message)) => {
-                let headers = EventHeaders::read(consumer::headers(&message));
-                if headers.is_some_and(|headers| matches!(headers.stamp, Stamp::Decision { .. })) {
-                    return Ok(());
+                let kind = consumer::headers(&message).find(|(name, _)| *name == "ce_type");
+                match kind.and_then(|(_, kind)| kind) {
+                    Some(b"holdfast.HoldCreated" | b"holdfast.HoldExpired" | b"holdfast.StockAdjusted") => {
+                        return Ok(Outcome::Done);
+                    }
+                    Some(b"holdfast.HoldRejected") => return Ok(Outcome::Refused),
+                    _ => {}
                 }
             }
             Some(Err(KafkaError::PartitionEOF(_))) => {}
@@ -173,7 +188,7 @@ pub async fn stored(world: &World) -> anyhow::Result<()> {
 }
 
 /// How fast a persister that starts now writes what is there, from its first transaction to its last.
-async fn rows(world: &World, events: u64) -> anyhow::Result<Sample> {
+async fn rows(world: &World) -> anyhow::Result<Sample> {
     let pool = plumbing::postgres::connect_lazy(&world.connections.postgres_url, "holdfast-bench", 1)?;
     let begun = Instant::now();
     let mut first = 0;
@@ -185,7 +200,8 @@ async fn rows(world: &World, events: u64) -> anyhow::Result<Sample> {
     pool.close().await;
     let meter = Meter::start(&engines(&world.connections), &world.roles());
     stored(world).await?;
-    let counted = events.saturating_sub(first.unsigned_abs());
+    let all: i64 = ends(world).await?.iter().sum();
+    let counted = all.abs_diff(first);
     let rate = counted as f64 / meter.begun.elapsed().as_secs_f64();
     Ok(Sample::of_rate("persister", rate).with_usage(meter.stop(counted)))
 }

@@ -28,7 +28,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::Context as _;
 use bench::baselines::{self, Baseline, Stores};
 use clap::Args;
-use plumbing::config::Connections;
+use plumbing::{config::Connections, stop::Stop};
 
 use super::Outcome;
 use plan::Plan;
@@ -98,9 +98,9 @@ pub struct Bench {
 }
 
 impl Bench {
-    pub async fn run(self) -> anyhow::Result<Outcome> {
+    pub async fn run(self, stop: Stop) -> anyhow::Result<Outcome> {
         if let Some(name) = &self.be {
-            return self.be(name).await;
+            return self.be(name, stop).await;
         }
         let plan = self.plan()?;
         if self.list {
@@ -169,7 +169,7 @@ impl Bench {
         })
     }
 
-    async fn be(&self, name: &str) -> anyhow::Result<Outcome> {
+    async fn be(&self, name: &str, stop: Stop) -> anyhow::Result<Outcome> {
         let baseline = Baseline::ALL.into_iter().find(|baseline| baseline.name() == name);
         let baseline = baseline.with_context(|| format!("{name} is no baseline"))?;
         let stores = Stores {
@@ -177,7 +177,7 @@ impl Bench {
             redis_prefix: self.connections.redis_prefix.clone(),
             postgres_url: self.connections.postgres_url.clone(),
         };
-        baselines::serve(baseline, stores, &plan::skus(plan::SKUS), plan::PLENTY).await?;
+        baselines::serve(baseline, stores, (&plan::skus(plan::SKUS), plan::PLENTY), stop).await?;
         Ok(Outcome::Fine)
     }
 }

@@ -36,7 +36,9 @@ pub async fn run(place: &Connections, plan: &Plan, scenario: &Scenario) -> anyho
                 baseline(place, plan, scenario.name, which, (skus, connections)).await?,
             ])
         }
-        Load::Http { .. } | Load::Storm { .. } | Load::Log { .. } => bail!("{} needs a pipeline", scenario.name),
+        Load::Http { .. } | Load::Storm { .. } | Load::Log { .. } | Load::Carts { .. } => {
+            bail!("{} needs a pipeline", scenario.name)
+        }
     }
 }
 

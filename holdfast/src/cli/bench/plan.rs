@@ -60,11 +60,14 @@ pub enum Load {
     Storm {
         from_tail: bool,
     },
-    /// Commands from Kafka over so many SKUs and lines; then the persister.
+    /// Reservations of one SKU of many from Kafka; then the persister.
     Log {
         skus: usize,
+    },
+    /// Carts of so many lines from Kafka, each over so many lanes.
+    Carts {
         lines: usize,
-        persist: bool,
+        lanes: u16,
     },
 }
 
@@ -84,14 +87,14 @@ impl Scenario {
         match self.load {
             Load::Produce | Load::BareLoop | Load::PostgresBatches | Load::Baseline(..) => Kind::Other,
             Load::Http { .. } | Load::Storm { .. } => Kind::Sale,
-            Load::Log { .. } => Kind::Log,
+            Load::Log { .. } | Load::Carts { .. } => Kind::Log,
         }
     }
 
     /// The scenario of which this one's rate is told as a share.
     pub fn ceiling(&self) -> Option<&'static str> {
         match self.load {
-            Load::Log { lines: 1, .. } => Some("bare-loop"),
+            Load::Log { .. } => Some("bare-loop"),
             Load::Http {
                 skus: 1,
                 connections: 256,
@@ -123,7 +126,7 @@ const fn other(name: &'static str, what: &'static str, load: Load) -> Scenario {
     Scenario { name, what, load }
 }
 
-const ALL: [Scenario; 18] = [
+const ALL: [Scenario; 19] = [
     other(
         "kafka",
         "ceiling: raw produce (and consume) of 300 B records with six headers",
@@ -200,20 +203,17 @@ const ALL: [Scenario; 18] = [
     other(
         "log",
         "commands waiting in Kafka to valid events over 1,000 SKUs, then the persister",
-        Load::Log {
-            skus: SKUS,
-            lines: 1,
-            persist: true,
-        },
+        Load::Log { skus: SKUS },
     ),
     other(
         "carts-20",
         "carts of 20 lines waiting in one lane to valid events",
-        Load::Log {
-            skus: 200,
-            lines: 20,
-            persist: false,
-        },
+        Load::Carts { lines: 20, lanes: 1 },
+    ),
+    other(
+        "carts-20-over-4",
+        "the same, each over four lanes: five hops",
+        Load::Carts { lines: 20, lanes: 4 },
     ),
 ];
 

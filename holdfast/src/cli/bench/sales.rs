@@ -10,9 +10,11 @@ use bench::{
     load::{self, Length, Pace},
     tally::Tally,
 };
+use domain::Sku;
 use plumbing::{config::Connections, task};
 
 use super::{
+    feed, log,
     meter::{Meter, Sample, engines},
     plan::{HOT, Load, PLENTY, Plan, SKUS, Scenario, sku},
     world::World,
@@ -112,8 +114,39 @@ pub async fn sale(
     (skus, connections, pace): (usize, usize, Pace),
 ) -> anyhow::Result<Sample> {
     let run = run_of(world, connections, pace, Duration::from_secs(plan.seconds.into()));
+    measure(world, name, run, reservations(world, name, skus)).await
+}
+
+/// Carts of so many lines over the first `lanes` lanes, 100 a second: what a cart costs and waits at no great load.
+pub async fn carts(world: &World, plan: &Plan, lines: usize, lanes: u16) -> anyhow::Result<Sample> {
+    let (name, http) = (format!("cart-{lines}-{lanes}"), world.http);
+    let run = run_of(world, 64, Pace::Open(100), Duration::from_secs(plan.seconds.into()));
+    let skus = feed::of_lanes(&feed::everywhere(SKUS)?, 50, lanes, plan.lanes)?;
+    let before: i64 = log::ends(world).await?.iter().sum();
+    let key = name.clone();
+    let tell = move |number: u64, out: &mut Vec<u8>| {
+        let line = |sku: &Sku| format!(r#"{{"sku":"{sku}","quantity":1}}"#);
+        let cart: Vec<String> = feed::cart(&skus, number, lines).map(line).collect();
+        let key = format!("{key}-{number}");
+        let body = format!(r#"{{"lines":[{}],"user_id":"{key}"}}"#, cart.join(","));
+        call(out, http, "/v1/holds", &key, &body);
+    };
+    let mut sample = measure(world, &name, run, tell).await?;
+    let events = log::ends(world).await?.iter().sum::<i64>() - before;
+    let all = f64::from(100 * plan.seconds) + 100.0; // With the second of warm-up.
+    sample.more.insert("events each", events as f64 / all);
+    Ok(sample)
+}
+
+/// Plays a load and takes what it used; ends when Postgres has its rows. Refusals are failures.
+async fn measure(
+    world: &World,
+    name: &str,
+    run: load::Plan,
+    tell: impl FnMut(u64, &mut Vec<u8>) + Send + 'static,
+) -> anyhow::Result<Sample> {
     let meter = Meter::start(&engines(&world.connections), &world.roles());
-    let tally = play(run, reservations(world, name, skus)).await?;
+    let tally = play(run, tell).await?;
     let usage = meter.stop(tally.all_answers);
     let drained = drain(world).await?;
     let mut sample = Sample::of_load(name, &tally).with_usage(usage);
@@ -148,7 +181,7 @@ fn reservations(world: &World, name: &str, skus: usize) -> impl FnMut(u64, &mut 
 /// Waits until Postgres has every event; how long that took is how far the persister was behind.
 async fn drain(world: &World) -> anyhow::Result<Duration> {
     let begun = Instant::now();
-    super::log::stored(world).await?;
+    log::stored(world).await?;
     Ok(begun.elapsed())
 }
 

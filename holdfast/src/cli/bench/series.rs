@@ -7,18 +7,27 @@ use bench::plot;
 use super::{meter::Sample, plan::Plan, report::whole};
 
 /// What all series take together, about: rounds leave them so much of a limited run.
-pub const TIME: Duration = Duration::from_secs(210);
+pub const TIME: Duration = Duration::from_secs(270);
 
 /// One thing that grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grows {
     Lines,
+    /// Lines and lanes of a cart: 100 times the lines, and the lanes.
+    Carts,
     Batch,
     Lanes,
     Appendfsync,
     HeldWhileOthersExpire,
     Held,
     Skus,
+}
+
+impl Grows {
+    /// Measured with every role at work, in one world.
+    pub fn is_over_http(self) -> bool {
+        matches!(self, Self::Carts | Self::Appendfsync)
+    }
 }
 
 /// A value that is drawn.
@@ -28,6 +37,7 @@ pub enum Value {
     /// Processor time of one process, in microseconds an operation.
     Cpu(&'static str),
     CpuOfAll,
+    P50,
     P99,
     More(&'static str),
 }
@@ -38,6 +48,7 @@ impl Value {
             Self::Rate => Some(sample.rate),
             Self::Cpu(name) => sample.cpu_us.get(name).copied(),
             Self::CpuOfAll => Some(sample.cpu_of_all()),
+            Self::P50 => sample.latency.map(|latency| latency.p50),
             Self::P99 => sample.latency.map(|latency| latency.p99),
             Self::More(name) => sample.more.get(name).copied(),
         }
@@ -87,7 +98,7 @@ const RATE_AND_COST: [Picture; 2] = [
 ];
 
 /// All of them, the longest last: they are what a limited run may leave out.
-pub const ALL: [Series; 7] = [
+pub const ALL: [Series; 8] = [
     Series {
         name: "flat-lines",
         title: "A cart costs by its lines",
@@ -101,6 +112,32 @@ pub const ALL: [Series; 7] = [
                 ("all processes but the load", Value::CpuOfAll),
             ],
         }],
+    },
+    Series {
+        name: "carts",
+        title: "A cart costs by its lanes, over HTTP, 100 carts a second",
+        x: "lines, lanes of each cart",
+        grows: Grows::Carts,
+        pictures: &[
+            Picture {
+                file: "latency",
+                y: "ms",
+                curves: &[("median", Value::P50), ("p99", Value::P99)],
+            },
+            Picture {
+                file: "cost",
+                y: "µs of processor time a cart",
+                curves: &[
+                    ("all processes but the load", Value::CpuOfAll),
+                    ("roles", Value::Cpu("holdfast")),
+                ],
+            },
+            Picture {
+                file: "events",
+                y: "events a cart",
+                curves: &[("events", Value::More("events each"))],
+            },
+        ],
     },
     Series {
         name: "flat-batch",
@@ -149,7 +186,10 @@ pub const ALL: [Series; 7] = [
         pictures: &[Picture {
             file: "cost",
             y: "µs of processor time for each that expires",
-            curves: &[("expirer", Value::Cpu("expirer")), ("Redis", Value::Cpu("redis"))],
+            curves: &[
+                ("all processes but the load", Value::CpuOfAll),
+                ("Redis", Value::Cpu("redis")),
+            ],
         }],
     },
     Series {
@@ -193,6 +233,13 @@ impl Series {
         let http = u64::from(plan.seconds);
         match self.grows {
             Grows::Lines => steady(&[1, 2, 5, 10, 20, 50], 5),
+            Grows::Carts => {
+                let all = [(1, 1), (20, 1), (50, 1), (20, 2), (20, 3), (20, 4), (50, 4)];
+                let there = all.iter().filter(|(_, lanes)| *lanes <= plan.lanes);
+                there
+                    .map(|(lines, lanes)| (lines * 100 + u64::from(*lanes), http + 2))
+                    .collect()
+            }
             Grows::Batch => steady(&[1, 8, 32, 128], 5),
             Grows::Lanes => steady(&[1, 2, 4, 8, 16], http + 12),
             Grows::Appendfsync => steady(&[0, 1, 2, 3], http + 2),
@@ -204,6 +251,7 @@ impl Series {
 
     pub fn name_of(&self, at: u64) -> String {
         match self.grows {
+            Grows::Carts => format!("{}, {}", at / 100, at % 100),
             Grows::Appendfsync => POLICIES[usize::try_from(at).unwrap_or(0)].to_owned(),
             _ => whole(at as f64),
         }

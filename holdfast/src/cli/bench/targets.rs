@@ -130,6 +130,12 @@ pub fn all(report: &Report) -> Vec<Judged> {
             rate("carts-20"),
         ),
         judge(
+            "... each over four lanes",
+            " a second",
+            AtLeast(2_000.0),
+            rate("carts-20-over-4"),
+        ),
+        judge(
             "Redis memory of a live hold",
             " bytes",
             AtMost(400.0),
@@ -189,7 +195,7 @@ fn flat(report: &Report) -> Vec<Judged> {
     let skus = values(Grows::Skus, Value::Rate);
     let held = values(Grows::Held, Value::More("script µs each"));
     let lanes = values(Grows::Lanes, Value::CpuOfAll);
-    let expirer = values(Grows::HeldWhileOthersExpire, Value::Cpu("expirer"));
+    let expiry = values(Grows::HeldWhileOthersExpire, Value::CpuOfAll);
     let batch = values(Grows::Batch, Value::CpuOfAll);
     let best = high(&skus);
     vec![
@@ -212,10 +218,10 @@ fn flat(report: &Report) -> Vec<Judged> {
             growth(&lanes),
         ),
         judge(
-            "expirer's cost of an expiry with any number of live holds",
+            "cost of an expiry beside any number of live holds",
             " times",
             Bound::AtMost(1.5),
-            growth(&expirer),
+            growth(&expiry),
         ),
         judge(
             "cost of a command in batches of 128 beside batches of one",
