@@ -62,12 +62,11 @@ pub fn everywhere(count: usize) -> anyhow::Result<Arc<[Sku]>> {
 
 /// Of some SKUs, so many of each of the first lanes, one of each in turn.
 pub fn of_lanes(skus: &[Sku], each: usize, few: u16, lanes: u16) -> anyhow::Result<Arc<[Sku]>> {
-    let in_lane = |lane: &Lane| {
-        let lane = *lane;
-        let there = skus.iter().filter(move |sku| Lane::of_sku(sku, lanes) == lane);
-        there.take(each).collect::<Vec<_>>()
+    let in_lane = |lane| -> Vec<&Sku> {
+        let there = skus.iter().filter(|sku| Lane::of_sku(sku, lanes) == lane);
+        there.take(each).collect()
     };
-    let shelves: Vec<Vec<&Sku>> = Lane::all(few).map(|lane| in_lane(&lane)).collect();
+    let shelves: Vec<Vec<&Sku>> = Lane::all(few).map(in_lane).collect();
     ensure!(
         shelves.iter().all(|shelf| shelf.len() == each),
         "of {} SKUs, fewer than {each} fall into one of the lanes",
