@@ -81,7 +81,7 @@ pub fn member(brokers: &Brokers, client_id: &str, group_id: &str) -> ClientConfi
         .set("auto.offset.reset", "latest")
         .set("partition.assignment.strategy", "cooperative-sticky") // Others keep their lanes while one moves.
         .set("session.timeout.ms", "6000") // A dead owner's lanes move on after this; the broker's minimum.
-        .set("heartbeat.interval.ms", "1500")
+        .set("heartbeat.interval.ms", "500")
         .set("enable.partition.eof", "false");
     options
 }
