@@ -20,6 +20,10 @@ pub struct Torture {
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     seconds: u64,
 
+    /// Wait after each fault until every lane decides again, so that a pause is of that fault alone
+    #[arg(long)]
+    calm: bool,
+
     /// The same seed draws the same plan
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -74,6 +78,7 @@ impl Torture {
             points: self.points,
             rounds: self.rounds,
             disk: self.disk,
+            calm: self.calm,
             seed: self.seed,
             buyers: self.buyers,
             logs: self.logs,
@@ -82,7 +87,7 @@ impl Torture {
         let report = torture::run(self.connections.clone(), &options).await?;
         let is_fine = report.violations.is_empty();
         if let Err(error) = keep(&self.connections, is_fine, &serde_json::to_string(&report)?).await {
-            eprintln!("note: the console will not show this: {error:#}");
+            eprintln!("note: the console will not show this run: {error:#}");
         }
         if self.json {
             super::print(&format!("{}\n", serde_json::to_string_pretty(&report)?));
@@ -96,6 +101,10 @@ impl Torture {
 /// Keeps the report where the console looks, in the tables of the system that was not tortured.
 async fn keep(connections: &Connections, agrees: bool, report: &str) -> anyhow::Result<()> {
     let mut postgres = sqlx::PgConnection::connect(connections.postgres_url.expose()).await?;
+    let is_there: bool = sqlx::query_scalar("SELECT to_regclass('check_results') IS NOT NULL")
+        .fetch_one(&mut postgres)
+        .await?;
+    anyhow::ensure!(is_there, "this database has no tables yet (holdfast migrate)");
     sqlx::query(
         "INSERT INTO check_results (kind, at, actor, agrees, report) VALUES ('torture', $1, 'holdfast torture', $2, $3::jsonb)",
     )

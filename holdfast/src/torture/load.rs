@@ -1,6 +1,7 @@
 //! Buyers who write down what they ask and what they are told, over HTTP, and an upstream service that produces to Kafka.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -73,12 +74,25 @@ impl Desk {
     /// Whether anybody who asked within the last so much time has a decided answer.
     #[must_use]
     pub fn decided_since(&self, ago: Duration) -> bool {
+        !self.lanes_decided_since(ago).is_empty()
+    }
+
+    /// Whether every lane has decided what was asked within the last so much time.
+    #[must_use]
+    pub fn all_decide(&self, ago: Duration) -> bool {
+        self.lanes_decided_since(ago).len() == usize::from(LANES)
+    }
+
+    fn lanes_decided_since(&self, ago: Duration) -> BTreeSet<Lane> {
         let since_us = self.now_us() - i64::try_from(ago.as_micros()).unwrap_or(i64::MAX);
         let ops = self.ops.lock().unwrap_or_else(PoisonError::into_inner);
+        // Answers are in the order in which they came: none before that moment was asked after it.
         ops.iter()
             .rev()
-            .take(100)
-            .any(|op| op.invoked_us > since_us && op.reply != Reply::Unknown && op.call != Call::Send)
+            .take_while(|op| op.returned_us > since_us)
+            .filter(|op| op.invoked_us > since_us && op.reply != Reply::Unknown && op.call != Call::Send)
+            .filter_map(|op| Some(Lane::of_sku(&Sku::parse(&op.sku).ok()?, LANES)))
+            .collect()
     }
 
     /// Nobody begins anything new; what was begun is asked for until it is decided.

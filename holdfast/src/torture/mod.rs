@@ -38,6 +38,12 @@ use dice::Dice;
 use load::Desk;
 use system::{LANES, System};
 
+/// A system is well again when for so long
+const CALM: Duration = Duration::from_secs(3);
+/// each lane has decided what was asked within the last second;
+const CALM_WITHIN: Duration = Duration::from_secs(1);
+/// and one that is not well after this is tortured on.
+const CALM_BY: Duration = Duration::from_secs(180);
 /// The longest time to live that a buyer asks for, and then some.
 const EXPIRED_BY_THEN: Duration = Duration::from_secs(20);
 
@@ -54,6 +60,8 @@ pub struct Options {
     pub rounds: u32,
     /// Of the plan of a full disk: a folder on it.
     pub disk: Option<PathBuf>,
+    /// Whether a fault waits until the one before it is over.
+    pub calm: bool,
     /// The seed of the plan.
     pub seed: u64,
     /// How many buyers.
@@ -256,8 +264,23 @@ async fn inflict_all(
             pause_ms: 0,
         });
         system.mind()?;
+        if options.calm {
+            calm(desk).await;
+        }
     }
     Ok(inflicted)
+}
+
+/// Waits until every lane decides.
+async fn calm(desk: &Desk) {
+    let begun = tokio::time::Instant::now();
+    let mut well_since = begun;
+    while well_since.elapsed() < CALM && begun.elapsed() < CALM_BY {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if !desk.all_decide(CALM_WITHIN) {
+            well_since = tokio::time::Instant::now();
+        }
+    }
 }
 
 fn write_history(logs: &std::path::Path, history: &[Op]) -> anyhow::Result<()> {
@@ -289,7 +312,7 @@ fn measured(inflicted: Vec<Inflicted>, history: &[Op]) -> Vec<Inflicted> {
             let mut before = *from;
             let mut longest = 0;
             for at in after {
-                longest = longest.max(at - before);
+                longest = longest.max(at.min(&until) - before);
                 before = *at;
                 if *at >= until {
                     break;

@@ -263,6 +263,7 @@ impl System {
     /// # Errors
     /// It does not end with 0 within half a minute.
     pub async fn end(&mut self, name: &str) -> anyhow::Result<()> {
+        self.awaits_signals(name).await;
         self.signal(name, "TERM").await?;
         let mut child = self
             .running
@@ -277,6 +278,25 @@ impl System {
             }
         }
         Ok(())
+    }
+
+    /// Waits until a process handles SIGTERM (proc(5), `SigCgt`): one that is only just starting would be killed by it.
+    async fn awaits_signals(&self, name: &str) {
+        const TERM: u64 = 1 << (15 - 1);
+        let handles = |pid: u32| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+            u64::from_str_radix(caught.trim(), 16)
+                .ok()
+                .map(|caught| caught & TERM != 0)
+        };
+        let begun = tokio::time::Instant::now();
+        while begun.elapsed() < Duration::from_secs(10) {
+            match self.running.get(name).and_then(Child::id).and_then(handles) {
+                Some(false) => tokio::time::sleep(Duration::from_millis(10)).await,
+                _ => return,
+            }
+        }
     }
 
     /// Another signal.
