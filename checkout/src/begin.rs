@@ -11,6 +11,7 @@ use schemas::picture::{self, StoredHold};
 use crate::{
     Shared,
     store::{self, Payment},
+    stripe,
 };
 
 /// How long the picture may take to show what the log has.
@@ -29,6 +30,9 @@ pub(crate) enum Problem {
     /// 422.
     #[error("not every line of the hold has a price in one currency")]
     NoPrice,
+    /// 422.
+    #[error("Stripe refuses this payment: {0}")]
+    Refused(String),
     /// 503.
     #[error("{0}")]
     Later(String),
@@ -47,10 +51,19 @@ impl From<sqlx::Error> for Problem {
 pub(crate) async fn begin(shared: &Shared, hold_id: HoldId, capture_method: &str) -> Result<Payment, Problem> {
     let began = Instant::now();
     loop {
-        match store::newest(&shared.pool, hold_id).await? {
-            Some(payment) if matches!(payment.state, PaymentState::Pending | PaymentState::Paid) => return Ok(payment),
+        let (newest, stored) = (
+            store::newest(&shared.pool, hold_id).await?,
+            hold(shared, hold_id).await?,
+        );
+        match newest {
+            Some(payment) if is_of(&payment, stored.as_ref()) && payment.state == PaymentState::Paid => {
+                return Ok(payment);
+            }
+            Some(payment) if is_of(&payment, stored.as_ref()) && payment.state == PaymentState::Pending => {
+                return still_open(payment, stored.as_ref());
+            }
             Some(payment) if !payment.state.is_final() => {} // Somebody else's, on its way in or out.
-            _ => match hold(shared, hold_id).await? {
+            _ => match stored {
                 Some(stored) => {
                     if let Some(payment) = announce(shared, hold_id, &stored, capture_method).await? {
                         return make(shared, payment).await;
@@ -62,14 +75,30 @@ pub(crate) async fn begin(shared: &Shared, hold_id: HoldId, capture_method: &str
         }
         if began.elapsed() > PICTURE_WITHIN {
             return Err(Problem::Later(
-                "another payment of this hold is not decided yet".to_owned(),
+                "the hold, or another payment of it, is not decided yet".to_owned(),
             ));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
-async fn hold(shared: &Shared, hold_id: HoldId) -> Result<Option<StoredHold>, Problem> {
+/// Whether a payment is of the hold that has its id now: a key may be used again, long after its hold has ended.
+pub(crate) fn is_of(payment: &Payment, stored: Option<&StoredHold>) -> bool {
+    stored.is_none_or(|stored| stored.hold.terms.attempt == payment.hold_attempt)
+}
+
+/// A payment that the buyer may still make: not of a hold that has ended, though nobody has looked after it yet.
+fn still_open(payment: Payment, stored: Option<&StoredHold>) -> Result<Payment, Problem> {
+    match stored.map(|stored| stored.hold.terms.state) {
+        None
+        | Some(HoldState::Pending | HoldState::Held | HoldState::Paying | HoldState::Confirmed | HoldState::Shipped) => {
+            Ok(payment)
+        }
+        Some(ended) => Err(Problem::Closed(ended.name())),
+    }
+}
+
+pub(crate) async fn hold(shared: &Shared, hold_id: HoldId) -> Result<Option<StoredHold>, Problem> {
     Ok(picture::find_hold(&shared.pool, hold_id)
         .await
         .map_err(anyhow::Error::from)?)
@@ -140,9 +169,13 @@ async fn try_make(shared: &Shared, payment: &Payment) -> Result<Payment, Problem
         .stripe
         .create(payment)
         .await
-        .map_err(|error| Problem::Later(error.to_string()))?;
+        .map_err(|error| not_created(payment, error))?;
     failpoint::reach("checkout.intent_created");
     if !store::open(&shared.pool, &payment.payment_ref, &created.id, &created.client_secret).await? {
+        // The worker gave the payment up meanwhile. Its secret was given to nobody; where this fails, reconciliation ends it.
+        if let Err(error) = shared.stripe.cancel(&created.id, 0).await {
+            tracing::debug!(payment = payment.payment_ref, %error, "an intent that came too late is not cancelled yet");
+        }
         return Err(Problem::Later("the payment took too long to begin".to_owned()));
     }
     Ok(Payment {
@@ -151,6 +184,21 @@ async fn try_make(shared: &Shared, payment: &Payment) -> Result<Payment, Problem
         client_secret: Some(created.client_secret),
         ..payment.clone()
     })
+}
+
+/// Asking again helps when Stripe is away or busy, not when it says no.
+fn not_created(payment: &Payment, error: stripe::Error) -> Problem {
+    match &error {
+        stripe::Error::Refused { status, said } if matches!(status.as_u16(), 400 | 402 | 404 | 422) => {
+            tracing::warn!(payment = payment.payment_ref, %error, "Stripe refuses to make a payment");
+            Problem::Refused(said.clone())
+        }
+        stripe::Error::Refused { status, .. } if matches!(status.as_u16(), 401 | 403) => {
+            tracing::error!(%error, "Stripe does not let us in: is STRIPE_SECRET_KEY the account's?");
+            Problem::Later("payments cannot be made now".to_owned())
+        }
+        _ => Problem::Later(error.to_string()),
+    }
 }
 
 /// Waits until the log's picture says that the hold's clock stands still for this payment.

@@ -69,14 +69,18 @@ async fn compare(shared: &Shared, listed: Vec<Listed>, since_s: i64) -> anyhow::
             continue;
         };
         match known.get(&reference) {
-            Some(Some(noted)) if *noted == intent.id => {}
+            Some(noted) if noted.intent_id.as_ref() == Some(&intent.id) => {}
+            // Of a hold that another installation, or another life of this one, has under the same key: its money is not ours.
+            Some(noted) if intent.hold_attempt.is_some_and(|attempt| attempt != noted.hold_attempt) => {
+                tracing::debug!(payment = reference, intent.id, "an intent of a hold that is not ours");
+            }
             _ if intent.status == "canceled" => {}
-            Some(None) => {
+            Some(noted) if noted.intent_id.is_none() => {
                 if store::adopt(&shared.pool, &reference, &intent.id).await? {
                     tracing::info!(payment = reference, intent.id, "an intent whose maker died is ended");
                 }
             }
-            Some(Some(_)) => end_second(shared, &reference, &intent).await,
+            Some(_) => end_second(shared, &reference, &intent).await,
             None => take_in(shared, &reference, intent).await?,
         }
     }
@@ -86,8 +90,8 @@ async fn compare(shared: &Shared, listed: Vec<Listed>, since_s: i64) -> anyhow::
 /// Stripe has made an intent twice. The second one's secret was given to nobody.
 async fn end_second(shared: &Shared, reference: &str, intent: &Listed) {
     let ended = match shared.stripe.read(&intent.id).await {
-        Ok(Intent::Succeeded) => shared.stripe.refund(&intent.id).await,
-        Ok(Intent::Unpaid | Intent::Authorised) => shared.stripe.cancel(&intent.id).await,
+        Ok(Intent::Succeeded) => shared.stripe.refund(&intent.id, 0).await,
+        Ok(Intent::Unpaid | Intent::Authorised) => shared.stripe.cancel(&intent.id, 0).await,
         Ok(Intent::Absent | Intent::Processing | Intent::Cancelled | Intent::Refunded) => return,
         Err(error) => Err(error),
     };

@@ -5,12 +5,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use domain::{CommandBody, HoldId, Key, Millis, Tenant, Text};
+use domain::{CommandBody, HoldId, Key, Millis, Tenant, Text, payment::Intent};
 use plumbing::{failpoint, stop::Stop, time};
 use sqlx::{PgPool, Row};
 use uuid::Uuid;
 
-use crate::{Shared, store::Payment, worker::rest};
+use crate::{
+    Shared,
+    store::{self, Payment},
+    worker::{self, rest},
+};
 
 const EVERY: Duration = Duration::from_millis(500);
 /// The log is asked again when the picture does not show its fact after so long, in milliseconds.
@@ -37,7 +41,24 @@ async fn once(shared: &Shared, looked: &mut Looked) -> anyhow::Result<()> {
         failpoint::reach("checkout.refund_begun");
     }
     end(&shared.pool).await?;
-    ask(shared).await
+    ask(shared).await?;
+    by_hand(shared).await
+}
+
+/// Paid orders whose money somebody gave back at Stripe itself, all of it: the sale is taken back, and so comes to its end here too.
+async fn by_hand(shared: &Shared) -> anyhow::Result<()> {
+    for payment in store::to_recheck(&shared.pool).await? {
+        let situation = worker::situation(shared, &payment).await?;
+        if situation.intent == Intent::Refunded && situation.serves() {
+            tracing::warn!(
+                payment = payment.payment_ref,
+                "refunded at Stripe by hand: the sale is taken back"
+            );
+            worker::take_back(shared, &payment, situation.intent).await?;
+        }
+        store::rechecked(&shared.pool, &payment).await?;
+    }
+    Ok(())
 }
 
 /// A request for every sale of checkout's that was taken back and has none. The checkpoints are read first: what is written

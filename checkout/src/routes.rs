@@ -60,6 +60,7 @@ impl Problem {
             Self::NoHold => (StatusCode::NOT_FOUND, "hold_not_found"),
             Self::Closed(_) => (StatusCode::CONFLICT, "hold_closed"),
             Self::NoPrice => (StatusCode::UNPROCESSABLE_ENTITY, "no_price"),
+            Self::Refused(_) => (StatusCode::UNPROCESSABLE_ENTITY, "payment_refused"),
             Self::Later(_) | Self::Failed(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         };
         problem::respond(status, code, &self.to_string())
@@ -185,7 +186,15 @@ async fn payment(State(shared): App, Path(hold_id): Path<String>) -> Response {
     let Ok(hold_id) = HoldId::parse(&hold_id) else {
         return invalid("hold_id: is not one");
     };
-    match store::newest(&shared.pool, hold_id).await {
+    let found = match (
+        store::newest(&shared.pool, hold_id).await,
+        begin::hold(&shared, hold_id).await,
+    ) {
+        (Ok(found), Ok(stored)) => Ok(found.filter(|payment| begin::is_of(payment, stored.as_ref()))),
+        (Err(error), _) => Err(error),
+        (_, Err(problem)) => return problem.answer(),
+    };
+    match found {
         Ok(Some(payment)) => Json(shown(&payment, false)).into_response(),
         Ok(None) => problem::respond(StatusCode::NOT_FOUND, "no_payment", "no payment of this hold was begun"),
         Err(error) => failed(error),

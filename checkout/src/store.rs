@@ -204,14 +204,27 @@ pub(crate) async fn adopt(pool: &PgPool, payment_ref: &str, intent: &str) -> Res
     Ok(done.rows_affected() == 1)
 }
 
-/// Of these payments those that have a row, with its intent.
+/// What a payment's row has of its intent.
+pub(crate) struct Noted {
+    pub(crate) intent_id: Option<String>,
+    pub(crate) hold_attempt: i64,
+}
+
+/// Of these payments those that have a row.
 pub(crate) async fn known(
     pool: &PgPool,
     payment_refs: &[String],
-) -> Result<std::collections::HashMap<String, Option<String>>, sqlx::Error> {
-    let query = "SELECT payment_ref, intent_id FROM payments WHERE payment_ref = ANY($1)";
-    let rows: Vec<(String, Option<String>)> = sqlx::query_as(query).bind(payment_refs).fetch_all(pool).await?;
-    Ok(rows.into_iter().collect())
+) -> Result<std::collections::HashMap<String, Noted>, sqlx::Error> {
+    let query = "SELECT payment_ref, intent_id, hold_attempt FROM payments WHERE payment_ref = ANY($1)";
+    let rows: Vec<(String, Option<String>, i64)> = sqlx::query_as(query).bind(payment_refs).fetch_all(pool).await?;
+    let noted = |(reference, intent_id, hold_attempt)| {
+        let noted = Noted {
+            intent_id,
+            hold_attempt,
+        };
+        (reference, noted)
+    };
+    Ok(rows.into_iter().map(noted).collect())
 }
 
 /// Moves a payment on, if it is as it was read. Its state alone says too little: reconciliation may have found an intent
@@ -304,12 +317,40 @@ pub(crate) async fn note_event(
         .execute(&mut *transaction)
         .await?;
     if stored.rows_affected() == 1 {
-        sqlx::query("UPDATE payments SET news = news + 1, next_at = 0 WHERE intent_id = $1")
+        let query = "UPDATE payments SET news = news + 1, next_at = 0, recheck = recheck OR (state = 'paid' AND $2) \
+                     WHERE intent_id = $1";
+        sqlx::query(query)
             .bind(intent_id)
+            .bind(kind == "charge.refunded")
             .execute(&mut *transaction)
             .await?;
     }
     transaction.commit().await
+}
+
+/// Paid ones that Stripe has told of a refund of.
+pub(crate) async fn to_recheck(pool: &PgPool) -> anyhow::Result<Vec<Payment>> {
+    let query = "SELECT * FROM payments WHERE recheck LIMIT 100";
+    let rows = sqlx::query(query).fetch_all(pool).await?;
+    rows.iter().map(Payment::read).collect()
+}
+
+/// It was looked at; what has been told since then counts again.
+pub(crate) async fn rechecked(pool: &PgPool, payment: &Payment) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE payments SET recheck = false WHERE payment_ref = $1 AND news = $2")
+        .bind(&payment.payment_ref)
+        .bind(payment.news)
+        .execute(pool)
+        .await
+        .map(drop)
+}
+
+/// How often Stripe said no to a step of a payment.
+pub(crate) async fn refusals(pool: &PgPool, payment: &Payment) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT count(*) FROM payment_steps WHERE payment_ref = $1 AND error LIKE 'Stripe answers %'")
+        .bind(&payment.payment_ref)
+        .fetch_one(pool)
+        .await
 }
 
 /// Whether the log says that a payment has to go back.
@@ -343,6 +384,7 @@ pub(crate) async fn served(
         HoldState::Paying if is_ours => Served::Open,
         HoldState::Pending | HoldState::Paying => Served::Busy,
         HoldState::Confirmed | HoldState::Shipped if is_ours => Served::Ours,
+        HoldState::Confirmed | HoldState::Shipped | HoldState::Unallocated => Served::Gone,
         _ => Served::Over,
     })
 }

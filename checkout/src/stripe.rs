@@ -116,7 +116,10 @@ impl Stripe {
         let answer = request.send().await?;
         let status = answer.status();
         if !status.is_success() {
-            let said = answer.text().await.unwrap_or_default().chars().take(300).collect();
+            let text = answer.text().await.unwrap_or_default();
+            let body: Value = serde_json::from_str(&text).unwrap_or_default();
+            let said = body["error"]["message"].as_str().unwrap_or(&text);
+            let said = said.chars().take(300).collect();
             return Err(Error::Refused { status, said });
         }
         Ok(answer.json().await?)
@@ -152,7 +155,9 @@ impl Stripe {
             Some("requires_capture") => Intent::Authorised,
             Some("canceled") => Intent::Cancelled,
             Some("succeeded") => {
-                let paid = intent["amount"].as_i64().ok_or(Error::Strange("amount"))?;
+                // What was captured may be less than what was asked for. The local stand-in captures all, and does not say it.
+                let paid = intent["amount_received"].as_i64().or_else(|| intent["amount"].as_i64());
+                let paid = paid.ok_or(Error::Strange("amount"))?;
                 match self.refunds(id).await?.back >= paid {
                     true => Intent::Refunded,
                     false => Intent::Succeeded,
@@ -184,33 +189,34 @@ impl Stripe {
         })
     }
 
-    /// Takes the reserved money.
-    pub(crate) async fn capture(&self, id: &str) -> Result<(), Error> {
+    /// Takes the reserved money. `refused`: how often Stripe has said no to this payment. It answers a key that it knows with what it
+    /// said before, for a day, so whoever asks again after a no needs another key; after silence, the same.
+    pub(crate) async fn capture(&self, id: &str, refused: i64) -> Result<(), Error> {
         self.post(
             &format!("/v1/payment_intents/{id}/capture"),
-            &format!("{id}-capture"),
+            &format!("{id}-capture-{refused}"),
             &[],
         )
         .await
     }
 
-    /// Makes the intent unpayable, and lets reserved money go.
-    pub(crate) async fn cancel(&self, id: &str) -> Result<(), Error> {
+    /// Makes the intent unpayable, and lets reserved money go. `refused`: see [`Stripe::capture`].
+    pub(crate) async fn cancel(&self, id: &str, refused: i64) -> Result<(), Error> {
         self.post(
             &format!("/v1/payment_intents/{id}/cancel"),
-            &format!("{id}-cancel"),
+            &format!("{id}-cancel-{refused}"),
             &[],
         )
         .await
     }
 
-    /// Gives back what of the money is not back yet. One key for each refund that did not come about: Stripe answers a key
-    /// that it knows with what it said before.
-    pub(crate) async fn refund(&self, id: &str) -> Result<(), Error> {
+    /// Gives back what of the money is not back yet. One key for each refund that did not come about, and for each no (`refused`: see
+    /// [`Stripe::capture`]).
+    pub(crate) async fn refund(&self, id: &str, refused: i64) -> Result<(), Error> {
         let tried = self.refunds(id).await?.tried;
         self.post(
             "/v1/refunds",
-            &format!("{id}-refund-{tried}"),
+            &format!("{id}-refund-{tried}-{refused}"),
             &[("payment_intent", id)],
         )
         .await
@@ -227,4 +233,64 @@ struct Refunds {
     back: i64,
     /// How many there were, also those that failed.
     tried: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::{Json, Router, extract::Request, routing::any};
+    use serde_json::json;
+
+    use super::*;
+
+    /// A Stripe that answers every path with what `says` says of it, and the idempotency keys that it was sent.
+    async fn stand_in(says: fn(&str) -> Value) -> (Stripe, Arc<Mutex<Vec<String>>>) {
+        let keys = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&keys);
+        let answer = move |request: Request| {
+            let key = request
+                .headers()
+                .get("idempotency-key")
+                .map(|key| key.to_str().unwrap().to_owned());
+            seen.lock().unwrap().extend(key);
+            let said = says(request.uri().path());
+            async move { Json(said) }
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        drop(plumbing::task::spawn("stand-in", async move {
+            axum::serve(listener, Router::new().fallback(any(answer))).await
+        }));
+        (Stripe::new(&url, "sk_test_x").unwrap(), keys)
+    }
+
+    /// Eighty of a hundred were captured by hand: eighty are all that can go back, and asking for more would never end.
+    #[tokio::test]
+    async fn a_part_that_was_captured_is_refunded_when_that_part_is_back() {
+        let says_all: fn(&str) -> Value = |path| match path {
+            "/v1/refunds" => json!({"data": [{"amount": 80, "status": "succeeded"}]}),
+            _ => json!({"status": "succeeded", "amount": 100, "amount_received": 80}),
+        };
+        let says_some: fn(&str) -> Value = |path| match path {
+            "/v1/refunds" => {
+                json!({"data": [{"amount": 80, "status": "failed"}, {"amount": 79, "status": "succeeded"}]})
+            }
+            _ => json!({"status": "succeeded", "amount": 100, "amount_received": 80}),
+        };
+        assert_eq!(stand_in(says_all).await.0.read("pi").await.unwrap(), Intent::Refunded);
+        assert_eq!(stand_in(says_some).await.0.read("pi").await.unwrap(), Intent::Succeeded);
+    }
+
+    #[tokio::test]
+    async fn a_call_after_a_no_has_another_key_and_one_after_silence_the_same() {
+        let (stripe, keys) = stand_in(|_| json!({"data": []})).await;
+        for refused in [0, 0, 1] {
+            stripe.capture("pi", refused).await.unwrap();
+            stripe.cancel("pi", refused).await.unwrap();
+            stripe.refund("pi", refused).await.unwrap();
+        }
+        let of = |refused: i64| ["capture", "cancel", "refund-0"].map(|call| format!("pi-{call}-{refused}"));
+        assert_eq!(*keys.lock().unwrap(), [of(0), of(0), of(1)].concat());
+    }
 }

@@ -23,14 +23,17 @@ use schemas::{
     Codec, Registry, Topics,
     picture::{self, StoredHold},
 };
+use tokio::sync::Notify;
 
 use crate::{
     Shared, reconcile, refunds,
     store::{self, Payment},
 };
 
-/// Payments that are moved at once.
-const WORKERS: usize = 2;
+/// Payments that are moved at once: most of a step is waiting for Stripe, and a sale's buyers pay within the same minutes.
+const WORKERS: usize = 16;
+/// Those of them that look for due ones by themselves; the others are called when there are more.
+const LOOKING: usize = 2;
 /// How soon to look again after a step: the picture needs a moment.
 const SOON_MS: i64 = 50;
 /// How soon to look again while the log's answer is not in the picture.
@@ -63,15 +66,19 @@ pub(crate) async fn run(shared: Arc<Shared>, connections: Connections, context: 
     };
     shared.outbox.open(codec);
     let mut tasks = Tasks::<anyhow::Error>::new(&context.stop);
+    let more = Arc::new(Notify::new());
     for number in 0..WORKERS {
         let (shared, stop, health) = (Arc::clone(&shared), tasks.stop().clone(), postgres_health.clone());
+        let more = Arc::clone(&more);
         tasks.spawn(format!("payments-{number}"), async move {
             while !stop.is_requested() {
-                match work(&shared).await {
+                match work(&shared, &more).await {
                     Ok(is_busy) => {
                         health.up();
-                        if !is_busy {
+                        if !is_busy && number < LOOKING {
                             rest(&stop, IDLE).await;
+                        } else if !is_busy {
+                            stop.unless_requested(more.notified()).await;
                         }
                     }
                     Err(error) => {
@@ -96,11 +103,12 @@ pub(crate) async fn rest(stop: &Stop, time: Duration) {
     stop.unless_requested(tokio::time::sleep(time)).await;
 }
 
-/// One step of one payment. False: none was due.
-async fn work(shared: &Shared) -> anyhow::Result<bool> {
+/// One step of one payment; another worker is called to the next. False: none was due.
+async fn work(shared: &Shared, more: &Notify) -> anyhow::Result<bool> {
     let Some(payment) = store::lease(&shared.pool, shared.lease_ms()).await? else {
         return Ok(false);
     };
+    more.notify_one();
     let now = time::now_ms();
     match step(shared, &payment).await {
         Ok((Action::Wait, situation)) => {
@@ -129,7 +137,7 @@ async fn work(shared: &Shared) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-async fn situation(shared: &Shared, payment: &Payment) -> anyhow::Result<Situation> {
+pub(crate) async fn situation(shared: &Shared, payment: &Payment) -> anyhow::Result<Situation> {
     let pool = &shared.pool;
     let reference = payment.payment_ref.as_str();
     let retaken = match payment.retaken {
@@ -156,10 +164,11 @@ async fn step(shared: &Shared, payment: &Payment) -> anyhow::Result<(Action, Sit
     let situation = situation(shared, payment).await?;
     let action = next(situation);
     let intent = payment.intent_id.as_deref().unwrap_or_default();
+    let refused = || store::refusals(&shared.pool, payment);
     match action {
         Action::Wait => {}
         Action::Abort => abort(shared, payment).await?,
-        Action::CancelIntent => shared.stripe.cancel(intent).await?,
+        Action::CancelIntent => shared.stripe.cancel(intent, refused().await?).await?,
         Action::Confirm => confirm(shared, payment, payment.hold_id).await?,
         Action::Retake => retake(shared, payment, intent).await?,
         Action::ConfirmRetaken => {
@@ -168,11 +177,11 @@ async fn step(shared: &Shared, payment: &Payment) -> anyhow::Result<(Action, Sit
                 .ok_or_else(|| anyhow::anyhow!("nothing was taken again"))?;
             confirm(shared, payment, hold_id).await?;
         }
-        Action::Capture => shared.stripe.capture(intent).await?,
-        Action::TakeBack => take_back(shared, payment).await?,
+        Action::Capture => shared.stripe.capture(intent, refused().await?).await?,
+        Action::TakeBack => take_back(shared, payment, situation.intent).await?,
         Action::GiveUp => finish(shared, payment, PaymentState::Returning).await?,
         Action::RequireRefund => require_refund(shared, payment).await?,
-        Action::Refund => shared.stripe.refund(intent).await?,
+        Action::Refund => shared.stripe.refund(intent, refused().await?).await?,
         Action::Finish(state) => finish(shared, payment, state).await?,
     }
     reached(action);
@@ -258,13 +267,17 @@ async fn confirm(shared: &Shared, payment: &Payment, hold_id: HoldId) -> anyhow:
     shared.outbox.send(&tenant, hold_id, None, body).await.map(drop)
 }
 
-/// Undoes a confirmation that no money came for. What has left the warehouse by then is lost to us.
-async fn take_back(shared: &Shared, payment: &Payment) -> anyhow::Result<()> {
+/// Undoes a confirmation that no money came for, or whose money is back. What has left the warehouse by then is lost to us.
+pub(crate) async fn take_back(shared: &Shared, payment: &Payment, intent: Intent) -> anyhow::Result<()> {
     let hold_id = payment.retaken.unwrap_or(payment.hold_id);
     let found = picture::find_hold(&shared.pool, hold_id).await?;
     let Some(stored) = found.filter(|stored| stored.hold.terms.state == HoldState::Confirmed) else {
         tracing::error!(payment = payment.payment_ref, hold.id = %hold_id, "shipped, and its payment came to nothing");
-        return finish(shared, payment, PaymentState::Aborted).await;
+        let end = match intent {
+            Intent::Refunded => PaymentState::Refunded,
+            _ => PaymentState::Aborted,
+        };
+        return finish(shared, payment, end).await;
     };
     let body = CommandBody::Unallocate {
         hold_id,
@@ -281,6 +294,10 @@ async fn take_back(shared: &Shared, payment: &Payment) -> anyhow::Result<()> {
 /// Asks for the same units in a new hold, keyed by the intent: however often it is asked, it is one hold.
 async fn retake(shared: &Shared, payment: &Payment, intent: &str) -> anyhow::Result<()> {
     let stored = hold(shared, payment).await?;
+    if stored.hold.terms.attempt != payment.hold_attempt {
+        // Its key stands for another hold by now: what was paid for is not known any more.
+        return finish(shared, payment, PaymentState::Returning).await;
+    }
     let lines = stored.hold.all_lines().into_iter().map(|(sku, quantity)| {
         let quantity = Quantity::parse(quantity)?;
         Ok(Line { sku, quantity })

@@ -106,13 +106,22 @@ pub enum Served {
     Busy,
     /// This payment confirmed it, and it stands.
     Ours,
-    /// It is over, or another payment's: this one can never confirm it.
+    /// It is over: this payment can never confirm it, but its units may be there.
     Over,
+    /// It was sold and taken back, or sold for another payment: there is nothing to be had for this one.
+    Gone,
 }
 
 impl Served {
     /// Every case.
-    pub const ALL: [Self; 5] = [Self::Unknown, Self::Open, Self::Busy, Self::Ours, Self::Over];
+    pub const ALL: [Self; 6] = [
+        Self::Unknown,
+        Self::Open,
+        Self::Busy,
+        Self::Ours,
+        Self::Over,
+        Self::Gone,
+    ];
 }
 
 /// Everything that the next step depends on.
@@ -183,7 +192,7 @@ pub fn next(at: Situation) -> Action {
         PaymentState::Pending => match at.intent {
             Intent::Absent | Intent::Processing => Action::Wait,
             Intent::Unpaid => match at.hold {
-                Served::Over => Action::CancelIntent,
+                Served::Over | Served::Gone => Action::CancelIntent,
                 // Somebody confirmed it before it was paid.
                 Served::Ours if at.is_overdue => Action::CancelIntent,
                 _ => Action::Wait,
@@ -207,7 +216,8 @@ fn without_money(at: Situation) -> Action {
 fn with_money(at: Situation) -> Action {
     match (at.intent, at.hold, at.retaken) {
         (Intent::Processing, ..) => Action::Wait,
-        // Somebody gave it back at Stripe by hand: nothing more is promised to the buyer.
+        // Somebody gave it back at Stripe by hand: nothing more is promised to the buyer, and nothing shipped.
+        (Intent::Refunded, ..) if at.serves() => Action::TakeBack,
         (Intent::Refunded, ..) => Action::Finish(PaymentState::Refunded),
         (Intent::Authorised, Served::Ours, _) | (Intent::Authorised, _, Served::Ours) => Action::Capture,
         (_, Served::Ours, _) | (_, _, Served::Ours) => Action::Finish(PaymentState::Paid),
@@ -216,7 +226,7 @@ fn with_money(at: Situation) -> Action {
         (_, Served::Over, Served::Unknown) => Action::Retake,
         (_, Served::Over, Served::Open) => Action::ConfirmRetaken,
         (_, Served::Over, Served::Busy) => Action::Wait,
-        (_, Served::Over, Served::Over) => Action::GiveUp,
+        (_, Served::Over, Served::Over | Served::Gone) | (_, Served::Gone, _) => Action::GiveUp,
     }
 }
 
@@ -224,6 +234,7 @@ fn giving_back(at: Situation) -> Action {
     match at.intent {
         Intent::Absent | Intent::Cancelled if at.serves() => Action::TakeBack,
         Intent::Absent | Intent::Cancelled => Action::Finish(PaymentState::Aborted),
+        Intent::Refunded if at.serves() => Action::TakeBack,
         Intent::Refunded => Action::Finish(PaymentState::Refunded),
         Intent::Unpaid | Intent::Authorised => Action::CancelIntent,
         Intent::Processing => Action::Wait,
@@ -261,6 +272,10 @@ mod tests {
         all
     }
 
+    fn is_lost(served: Served) -> bool {
+        matches!(served, Served::Over | Served::Gone)
+    }
+
     #[test]
     fn money_goes_back_only_when_nothing_is_served_by_it() {
         for at in all() {
@@ -270,10 +285,14 @@ mod tests {
                     !serves && at.is_refund_required && at.intent == Intent::Succeeded,
                     "{at:?}"
                 ),
-                Action::GiveUp => assert!(at.hold == Served::Over && at.retaken == Served::Over, "{at:?}"),
+                Action::GiveUp => assert!(
+                    !serves && is_lost(at.hold) && (at.hold == Served::Gone || is_lost(at.retaken)),
+                    "{at:?}"
+                ),
                 Action::RequireRefund => assert!(!serves && at.state == PaymentState::Returning, "{at:?}"),
                 Action::Finish(PaymentState::Paid) => assert!(serves && at.intent == Intent::Succeeded, "{at:?}"),
-                Action::Finish(PaymentState::Refunded) => assert_eq!(at.intent, Intent::Refunded, "{at:?}"),
+                Action::Finish(PaymentState::Refunded) => assert!(!serves && at.intent == Intent::Refunded, "{at:?}"),
+                Action::Retake => assert_eq!(at.hold, Served::Over, "what was taken back is not sold again: {at:?}"),
                 _ => {}
             }
         }
@@ -317,7 +336,7 @@ mod tests {
                 Action::Abort if at.state == PaymentState::Beginning => {}
                 Action::Abort | Action::Finish(PaymentState::Aborted) => assert!(!at.serves(), "{at:?}"),
                 Action::TakeBack => assert!(
-                    at.serves() && matches!(at.intent, Intent::Absent | Intent::Cancelled),
+                    at.serves() && matches!(at.intent, Intent::Absent | Intent::Cancelled | Intent::Refunded),
                     "{at:?}"
                 ),
                 _ => {}
@@ -330,7 +349,7 @@ mod tests {
     fn every_succeeded_payment_ends_served_xor_refunded() {
         for start in all() {
             let is_open = matches!(start.state, PaymentState::Pending | PaymentState::Aborting);
-            let has_money = matches!(start.intent, Intent::Authorised | Intent::Succeeded);
+            let has_money = matches!(start.intent, Intent::Authorised | Intent::Succeeded | Intent::Refunded);
             let is_settled = !matches!(start.hold, Served::Unknown | Served::Busy) && start.retaken != Served::Busy;
             if !(is_open && has_money && is_settled) || start.is_refund_required {
                 continue;
@@ -342,7 +361,11 @@ mod tests {
                     steps += 1;
                     assert!(steps < 12, "{start:?} never ends");
                     match next(at) {
-                        Action::Wait | Action::Abort | Action::TakeBack => panic!("{start:?} stands still at {at:?}"),
+                        Action::Wait | Action::Abort => panic!("{start:?} stands still at {at:?}"),
+                        Action::TakeBack => {
+                            let gone = |served| if served == Served::Ours { Served::Gone } else { served };
+                            (at.hold, at.retaken) = (gone(at.hold), gone(at.retaken));
+                        }
                         Action::Confirm => at.hold = if units_are_there { Served::Ours } else { Served::Over },
                         Action::Retake => at.retaken = if units_are_there { Served::Open } else { Served::Over },
                         Action::ConfirmRetaken => {

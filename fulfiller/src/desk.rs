@@ -255,7 +255,9 @@ async fn retry(State(pool): State<PgPool>, Path(hold_id): Path<String>, headers:
     whole(async move {
         let mut transaction = pool.begin().await?;
         let locked = settle::locked(&mut transaction, hold_id).await?;
-        let (attempt, state) = locked.ok_or_else(Problem::not_found)?;
+        let Some((attempt, state)) = locked else {
+            return Err(not_begun(&pool, hold_id).await);
+        };
         let next = state.step(OrderStep::Retry).ok_or_else(|| not_failed(state))?;
         let query = "UPDATE fulfilments SET state = $3, tries = 0, failed_at = NULL, next_try_at = clock_ms(), \
              changed_at = clock_ms() WHERE hold_id = $1 AND attempt = $2";
@@ -273,7 +275,9 @@ async fn cancel(State(pool): State<PgPool>, Path(hold_id): Path<String>, headers
     whole(async move {
         let mut transaction = pool.begin().await?;
         let locked = settle::locked(&mut transaction, hold_id).await?;
-        let (_, state) = locked.ok_or_else(Problem::not_found)?;
+        let Some((_, state)) = locked else {
+            return Err(not_begun(&pool, hold_id).await);
+        };
         let cancelled = settle::cancel(&mut transaction, hold_id, &why.actor, &why.reason).await?;
         cancelled.ok_or_else(|| not_failed(state))?;
         transaction.commit().await?;
@@ -305,6 +309,14 @@ async fn refunded(State(pool): State<PgPool>, Path(hold_id): Path<String>, heade
     .await
 }
 
+/// Why nothing of an order can be tried again or given up: it is not there, or no carrier was asked.
+async fn not_begun(pool: &PgPool, hold_id: Uuid) -> Problem {
+    match order(pool, hold_id).await {
+        Ok(_) => Problem::wrong_state("the order was not given to a carrier yet, so nothing of it has failed"),
+        Err(problem) => problem,
+    }
+}
+
 fn not_failed(state: OrderState) -> Problem {
     Problem::wrong_state(format!("the order is {}, not failed", state.name()))
 }
@@ -332,15 +344,15 @@ async fn return_units(
         if state.as_deref() != Some("shipped") {
             return Err(Problem::wrong_state("only what was shipped can come back"));
         }
-        let known: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT FROM order_returns WHERE hold_id = $1 AND attempt = $2 AND key = $3)",
+        let known: Vec<(String, i64)> = sqlx::query_as(
+            "SELECT sku, quantity FROM order_returns WHERE hold_id = $1 AND attempt = $2 AND key = $3",
         )
         .bind(hold_id)
         .bind(attempt)
         .bind(&key)
-        .fetch_one(&mut *transaction)
+        .fetch_all(&mut *transaction)
         .await?;
-        if !known {
+        if known.is_empty() {
             let left = left(&mut transaction, hold_id, attempt, row.try_get("lines")?).await?;
             for (sku, quantity) in returned(&left, why.lines.clone())? {
                 let query = "INSERT INTO order_returns (hold_id, attempt, key, sku, quantity, reason, actor, requested_at) \
@@ -357,6 +369,8 @@ async fn return_units(
                     .await?;
             }
             settle::audit(&mut transaction, hold_id, &why.actor, "order.return", &why.reason).await?;
+        } else if why.lines.is_some_and(|lines| sorted(lines) != sorted(known)) {
+            return Err(Problem::key_reused());
         }
         transaction.commit().await?;
         Ok((StatusCode::ACCEPTED, Json(order(&pool, hold_id).await?)).into_response())
@@ -379,6 +393,12 @@ async fn left(
 }
 
 /// The units of a return, each SKU once and never more than is left.
+/// Lines in an order that is always the same.
+fn sorted(mut lines: Vec<(String, i64)>) -> Vec<(String, i64)> {
+    lines.sort_unstable();
+    lines
+}
+
 fn returned(left: &[(String, i64)], lines: Option<Vec<(String, i64)>>) -> Result<Vec<(String, i64)>, Problem> {
     let wanted = lines.unwrap_or_else(|| left.iter().filter(|(_, units)| *units > 0).cloned().collect());
     if wanted.is_empty() {

@@ -15,6 +15,7 @@
 //! goes on. Several fulfillers do no harm.
 
 mod carrier;
+mod current;
 mod desk;
 mod outbox;
 mod problem;
@@ -147,6 +148,7 @@ pub async fn run(connections: Connections, options: Options, context: Context) -
             carrier,
             options,
             lanes,
+            current: current::Current::new(connections.kafka_brokers.clone(), topics.events, lanes),
             health: postgres_health,
             stop: stop.clone(),
         }),

@@ -38,6 +38,11 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "wrong_order_state", detail)
     }
 
+    pub(crate) fn key_reused() -> Self {
+        let detail = "Idempotency-Key: stands for a return of other lines; a new return needs a new key";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail)
+    }
+
     pub(crate) fn too_many_units(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "more_than_shipped", detail)
     }

@@ -47,9 +47,10 @@ impl Worker {
         Ok(())
     }
 
-    /// `ReturnStock`, named by its row: again, it changes nothing.
+    /// `ReturnStock`, named by its row: again, it changes nothing. Rows are counted from one again in a database that was made anew,
+    /// so their time is part of the name.
     async fn send_returns(&self) -> Result<(), sqlx::Error> {
-        let query = "SELECT r.id, r.hold_id, r.sku, r.quantity, r.reason, r.actor, o.tenant \
+        let query = "SELECT r.id, r.requested_at, r.hold_id, r.sku, r.quantity, r.reason, r.actor, o.tenant \
              FROM order_returns AS r JOIN orders AS o USING (hold_id, attempt) \
              WHERE r.sent_at IS NULL ORDER BY r.id LIMIT $1";
         for row in sqlx::query(query).bind(PAGE).fetch_all(&self.pool).await? {
@@ -61,10 +62,12 @@ impl Worker {
                     continue;
                 }
             };
+            let requested_at: i64 = row.try_get("requested_at")?;
+            let name = format!("order-return-{id}-{requested_at}");
             let address = Address {
                 lane: Lane::of_sku(&sku, self.lanes),
                 about: sku.as_str(),
-                id: Key::parse("command_id", &format!("order-return-{id}")).expect("our own ids are visible ASCII"),
+                id: Key::parse("command_id", &name).expect("our own ids are visible ASCII"),
                 tenant,
             };
             if self.outbox.send(address, body).await {

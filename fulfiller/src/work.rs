@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::{
     Options,
     carrier::{Carrier, Refused, Shipment},
+    current::Current,
     outbox::Outbox,
 };
 
@@ -25,6 +26,7 @@ pub(crate) struct Worker {
     pub(crate) carrier: Option<Arc<dyn Carrier>>,
     pub(crate) options: Options,
     pub(crate) lanes: u16,
+    pub(crate) current: Current,
     pub(crate) health: Component,
     pub(crate) stop: Stop,
 }
@@ -40,7 +42,7 @@ struct Leased {
 }
 
 /// Works until the stop.
-pub(crate) async fn run(worker: Worker) -> anyhow::Result<()> {
+pub(crate) async fn run(mut worker: Worker) -> anyhow::Result<()> {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
     let tick = Duration::from_millis(worker.options.fulfiller_tick_ms);
     while !worker.stop.is_requested() {
@@ -51,13 +53,16 @@ pub(crate) async fn run(worker: Worker) -> anyhow::Result<()> {
                 worker.stop.unless_requested(tokio::time::sleep(tick)).await;
             }
             Err(error) => {
-                let hint = if postgres::is_transient(&error) {
-                    ""
-                } else {
+                let of_ours = error
+                    .downcast_ref::<sqlx::Error>()
+                    .is_some_and(|error| !postgres::is_transient(error));
+                let hint = if of_ours {
                     " (is it migrated? `holdfast migrate`)"
+                } else {
+                    ""
                 };
-                worker.health.down(format_args!("{error}{hint}"));
-                tracing::warn!(%error, "fulfilment waits for Postgres");
+                worker.health.down(format_args!("{error:#}{hint}"));
+                tracing::warn!(error = format!("{error:#}"), "fulfilment waits");
                 backoff.sleep(&worker.stop).await;
             }
         }
@@ -66,8 +71,10 @@ pub(crate) async fn run(worker: Worker) -> anyhow::Result<()> {
 }
 
 impl Worker {
-    async fn once(&self) -> Result<(), sqlx::Error> {
-        if let Some(carrier) = &self.carrier {
+    async fn once(&mut self) -> anyhow::Result<()> {
+        if let Some(carrier) = &self.carrier
+            && self.current.is_reached(&self.pool).await?
+        {
             self.seed().await?;
             let leased = self.lease().await?;
             if !leased.is_empty() {
@@ -78,7 +85,7 @@ impl Worker {
                 tried?;
             }
         }
-        self.settle().await
+        Ok(self.settle().await?)
     }
 
     /// A row for each sale that is not shipped and has none. One by checkout waits until Stripe says that it is paid: where

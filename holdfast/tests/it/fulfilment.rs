@@ -1,13 +1,15 @@
 //! From a confirmed hold to a parcel through the whole system: once each, whatever fails in between.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 
+use domain::{CommandBody, HoldId, Text};
 use plumbing::id;
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 
 use crate::{
     books::Carrier,
+    wire::{Wire, command},
     world::{Answer, Setup, World, play},
 };
 
@@ -88,6 +90,12 @@ fn what_is_paid_is_shipped_once_and_comes_back_at_most_once() {
             let taken = world.post_keyed(&path, "r-1", &lines(2)).await;
             assert_eq!(taken.status, 202, "{taken:?}");
         }
+        let other = world.post_keyed(&path, "r-1", &lines(1)).await;
+        assert_eq!(
+            (other.status, other.code()),
+            (422, "idempotency_key_reused"),
+            "{other:?}"
+        );
         let above = world.post_keyed(&path, "r-2", &lines(2)).await;
         assert_eq!((above.status, above.code()), (409, "more_than_shipped"), "{above:?}");
         let rest = world.post_keyed(&path, "r-3", &because("all of it")).await;
@@ -133,6 +141,60 @@ fn a_cart_over_several_lanes_is_one_parcel_with_all_its_lines() {
         for sku in &skus {
             has_counters(&world, sku, (10, 0, 0, 10)).await;
         }
+        world.assert_verified().await;
+    });
+}
+
+/// Postgres is behind the log (made anew, an older backup, a persister that was away): there a sale stands confirmed that was
+/// taken back since.
+#[test]
+fn a_picture_of_the_past_ships_nothing_that_the_log_has_taken_back() {
+    play(async {
+        let (carrier, url) = Carrier::open().await;
+        let world = setup(&url).apart().start().await;
+        world.stock("recalled", 10).await;
+        let hold_id = sold(&world, "recalled", 3).await;
+        let confirmed = "SELECT count(*) FROM holds WHERE state = 'confirmed'";
+        world
+            .eventually("the sale is in the picture", async || {
+                match number(&world, confirmed).await {
+                    1 => Ok(()),
+                    sales => Err(format!("{sales} sales")),
+                }
+            })
+            .await;
+        world.kill("persister").await;
+        let id = HoldId::parse(&hold_id).expect("an id");
+        let text = |text: &str| Text::parse("text", text).expect("a text");
+        let body = CommandBody::Unallocate {
+            hold_id: id,
+            reason: text("recalled"),
+            actor: text("the maker"),
+        };
+        let wire = Wire::of(&world).await;
+        wire.write_command(id.lane(), &command("recall", (&body).into())).await;
+        has_counters(&world, "recalled", (10, 0, 0, 10)).await;
+
+        world.spawn("fulfiller").await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(
+            number(&world, confirmed).await,
+            1,
+            "it stands there, and the log knows better"
+        );
+        assert_eq!(carrier.asked.load(Ordering::Relaxed), 0, "nothing is shipped by it");
+
+        world.spawn("persister").await;
+        let sale = sold(&world, "recalled", 2).await;
+        world
+            .eventually("the new sale is shipped", async || {
+                match world.get(&format!("/v1/holds/{sale}")).await {
+                    hold if hold.state() == "shipped" => Ok(()),
+                    hold => Err(format!("{hold:?}")),
+                }
+            })
+            .await;
+        assert_eq!(carrier.asked.load(Ordering::Relaxed), 1, "and nothing else");
         world.assert_verified().await;
     });
 }

@@ -144,6 +144,29 @@ fn whoever_takes_a_sale_back_its_money_goes_back() {
     });
 }
 
+/// Somebody refunds a paid order at Stripe itself: it is not shipped, and its units are for sale.
+#[test]
+fn money_given_back_at_stripe_by_hand_takes_the_sale_back() {
+    play(async {
+        let shop = Shop::open(|setup| setup.with("HOLDFAST_FULFILLER_CARRIER", "none")).await;
+        shop.stock("cup", 10).await;
+        let (hold, intent) = shop.begun("cup", "ann", "automatic").await;
+        shop.stripe.pay(&intent).await;
+        shop.order_becomes(&hold, "paid").await;
+        shop.stripe
+            .post("/v1/refunds", &json!({"payment_intent": intent}))
+            .await;
+        // As Stripe does; its local stand-in does not tell of refunds.
+        let refunded = json!({"id": shop.key("by-hand"), "object": "event", "type": "charge.refunded", "livemode": false,
+            "data": {"object": {"id": "ch_1", "object": "charge", "payment_intent": intent}}});
+        shop.told(refunded.to_string().as_bytes()).await;
+        shop.order_becomes(&hold, "refunded").await;
+        assert_eq!(shop.stripe.refunds(&intent).await, 1);
+        units(&shop, "cup", (10, 0, 0, 10)).await;
+        shop.assert_settled().await;
+    });
+}
+
 /// A payment that checkout does not hold: the log tells whoever holds it, and a person says when the money is back.
 #[test]
 fn money_that_others_hold_is_asked_back_in_the_log() {
