@@ -60,10 +60,12 @@ fn is_readable(path: &str) -> bool {
     })
 }
 
-/// A path's parts; `None` where it would climb out of what was looked at (RFC 3986, section 5.2.4).
+/// A path's parts; `None` where what is asked for would not be what was looked at: a part that climbs (RFC 3986, section 5.2.4),
+/// or a character that a URL's path cannot have as it is. No SKU, id or name of the API has one.
 fn parts(path: &str) -> Option<Vec<&str>> {
+    let is_plain = |c: char| c.is_ascii_graphic() && !"?#%\\".contains(c);
     let parts: Vec<&str> = path.split('/').collect();
-    (!parts.iter().any(|part| matches!(*part, "." | ".."))).then_some(parts)
+    (path.chars().all(is_plain) && !parts.iter().any(|part| matches!(*part, "." | ".."))).then_some(parts)
 }
 
 /// A look at holds or stock.
@@ -126,11 +128,6 @@ fn outcome(status: StatusCode) -> &'static str {
 }
 
 fn url(app: &Console, path: &str, query: Option<&str>) -> String {
-    // The path came decoded; what a SKU or an id may not have, the API refuses.
-    let path: String = path
-        .chars()
-        .filter(|c| c.is_ascii_graphic() && !"?#%\\".contains(*c))
-        .collect();
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     format!("{}/v1/{path}{query}", app.api.url)
 }
@@ -207,6 +204,16 @@ mod tests {
         }
         assert!(is_readable("holds/x") && is_readable("stock") && !is_readable("admin/secrets") && !is_readable(""));
         assert!(!is_readable("holds/../admin/secrets") && !is_readable("admin/failed/./x"));
+        for bent in [
+            "holds/.%./.%./metrics",
+            "stock/x/live?",
+            "holds/x#",
+            "holds/a b",
+            "holds\\..\\x",
+            "holds/\u{e9}",
+        ] {
+            assert!(!is_readable(bent), "{bent}");
+        }
         assert!(is_readable("admin/failed") && is_readable("admin/failed/x") && is_readable("orders/x"));
     }
 }

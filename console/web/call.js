@@ -36,6 +36,24 @@ async function call(method, path, body, headers = {}) {
 export const get = async (path) => (await call("GET", path)).body;
 export const post = async (path, body = {}) => (await call("POST", path, body)).body;
 
-// A command: under a key of its own, so that a retry counts once, and waited for.
-export const command = (method, path, body) =>
-  call(method, `v1/${path}`, body, { "idempotency-key": crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`, prefer: "wait=20" });
+const makeKey = () => crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
+const unsure = new Map(); // What was asked, and the key it was asked under, until it is decided.
+
+// A command: waited for, and under a key that stays the same until there is a decision, so that a second click counts once.
+export async function command(method, path, body) {
+  const asked = JSON.stringify([method, path, body]);
+  const key = unsure.get(asked) ?? makeKey();
+  unsure.set(asked, key);
+  try {
+    const answer = await call(method, `v1/${path}`, body, { "idempotency-key": key, prefer: "wait=20" });
+    if (answer.status !== 202) unsure.delete(asked);
+    return answer;
+  } catch (refused) {
+    const isDecided = refused.status >= 400 && refused.status < 500 && refused.status !== 429 && refused.status !== 408;
+    if (isDecided) unsure.delete(asked);
+    throw refused;
+  }
+}
+
+// What to say of a command's answer: that it is done, or that nobody knows yet.
+export const told = ({ status }, done) => (status === 202 ? "Sent, and not decided yet. Asking again counts once." : done);

@@ -1,6 +1,6 @@
 // Holds: find them, and see one's whole life: request, command, decision, event, rows, money, parcel.
 
-import { command, get } from "./call.js";
+import { command, get, told } from "./call.js";
 import { doing, field, h, heading, link, money, say, section, signed, table, tag, time } from "./page.js";
 
 const STATES = ["", "held", "paying", "confirmed", "shipped", "cancelled", "expired", "rejected", "unallocated"];
@@ -100,8 +100,7 @@ async function one(room, context) {
   if (mayAct && state === "held") {
     const change = (verb, body, done) =>
       doing(async () => {
-        await command("POST", `holds/${id}/${verb}`, body);
-        say(done);
+        say(told(await command("POST", `holds/${id}/${verb}`, body), done));
         room.replaceChildren();
         await one(room, context);
       });

@@ -1,6 +1,6 @@
 // The shop window: what is left, live; reserve, see the time run, pay, see it shipped.
 
-import { command, get, post } from "./call.js";
+import { command, get, post, told } from "./call.js";
 import { watch } from "./live.js";
 import { doing, field, h, heading, money, number, say, section, tag } from "./page.js";
 
@@ -36,9 +36,9 @@ export async function shop(room, { me, mayAct, onLeave }) {
     const button = h("button", { class: "main" }, "Reserve");
     const reserve = doing(async () => {
       const body = { lines: [{ sku: row.sku, quantity: Number(units.value) }], user_id: buyer.value || me.name, ttl_seconds: RESERVED_S };
-      const { body: hold } = await command("POST", "holds", body);
-      say(`Reserved: ${units.value} × ${row.sku}`);
-      await basket.take(hold);
+      const answer = await command("POST", "holds", body);
+      say(told(answer, `Reserved: ${units.value} × ${row.sku}`));
+      await basket.take(answer.body);
     });
     const show = ({ available }) => {
       left.replaceChildren(number(available), " ", h("small", {}, available > 0 ? "left" : "sold out"));
@@ -105,8 +105,8 @@ function basketOf({ me, mayAct, onLeave, priced }) {
     const amount = total(hold);
     const change = (action, done) =>
       doing(async () => {
-        await action();
-        if (done) say(done);
+        const answer = await action();
+        if (done) say(told(answer, done));
         await put(id);
       });
     const button = (text, kind, action) => h("button", { class: kind, onclick: action }, text);

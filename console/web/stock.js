@@ -1,6 +1,6 @@
 // Stock: counters of every SKU, live; adjust, count, and what moved.
 
-import { command, get } from "./call.js";
+import { command, get, told } from "./call.js";
 import { watch } from "./live.js";
 import { holdsTable } from "./holds.js";
 import { doing, field, h, heading, link, money, number, say, section, signed, table, time } from "./page.js";
@@ -113,8 +113,10 @@ async function one(room, { me, mayAct, argument: sku, onLeave }) {
     const [why1, why2] = [why("delivery 4711"), why("stocktaking")];
     const adjust = (body, done) =>
       doing(async () => {
-        const { body: row } = await command("POST", "stock/adjustments", { sku, ...body() });
-        say(done);
+        const answer = await command("POST", "stock/adjustments", { sku, ...body() });
+        say(told(answer, done));
+        if (answer.status === 202) return;
+        const row = answer.body;
         if (!known) return location.reload();
         expected.value = row.on_hand;
         follow(row);

@@ -193,12 +193,13 @@ impl Sweep {
             memory.looked_at = Some(heads.into_iter().collect());
             return Ok(());
         };
+        // One that is confirmed already when it is first seen counts too: the other one of its key may have been looked at before.
         // Looked up hold by hold: a planner that knows no statistics yet (a sale on the first day) scans all that is held for
         // each new hold instead. `OFFSET 0` keeps it from rearranging that.
         let new = "SELECT DISTINCT held.key_bits FROM stock_movements AS made, \
                    LATERAL (SELECT key_bits, state FROM holds WHERE hold_id = made.hold_id OFFSET 0) AS held \
                    WHERE made.lane = $1 AND made.command_offset > $2 AND made.command_offset <= $3 \
-                   AND made.kind IN ('HoldCreated', 'HoldPending') AND held.state IN ('pending', 'held', 'paying') \
+                   AND made.kind IN ('HoldCreated', 'HoldPending') AND held.state IN ('pending', 'held', 'paying', 'confirmed') \
                    AND (SELECT count(DISTINCT other.hold_id) FROM holds AS other WHERE other.key_bits = held.key_bits \
                    AND other.state IN ('pending', 'held', 'paying', 'confirmed')) > 1";
         for (lane, head) in heads {

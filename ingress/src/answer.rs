@@ -41,29 +41,41 @@ impl About {
     }
 }
 
-/// The answer to a command; with `key`, the key goes back with it.
+/// The answer to a command. `key` goes back with it, whatever the answer: whoever sent none needs it to repeat the request.
 ///
 /// # Errors
 /// The problem, when the log says no or Kafka did not acknowledge.
 pub async fn reply(live: &Live, reply: Reply, about: &About, key: Option<&Key>, manner: &Manner) -> Answer {
-    let mut response = match reply {
-        Reply::Decided(decided) => self::decided(live, &decided).await?,
-        Reply::Accepted(command) => accepted(about, command, manner),
+    let headers = [
+        (IDEMPOTENCY_KEY, key.map(Key::as_str)),
+        ("preference-applied", manner.applied.as_deref()),
+    ];
+    let headers = headers.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    match told(live, reply, about, manner).await {
+        Ok(mut response) => {
+            headers.for_each(|(name, value)| bodies::set(&mut response, name, value));
+            Ok(response)
+        }
+        Err(problem) => Err(headers.fold(problem, |problem, (name, value)| problem.header(name, value))),
+    }
+}
+
+async fn told(live: &Live, reply: Reply, about: &About, manner: &Manner) -> Answer {
+    match reply {
+        Reply::Decided(decided) => self::decided(live, &decided).await,
+        Reply::Accepted(command) => Ok(accepted(about, command, manner)),
         Reply::Unacknowledged {
             request_id,
             why,
             maybe_sent,
         } => {
-            return Err(unacknowledged(&request_id, &why, maybe_sent));
+            let problem = unacknowledged(&request_id, &why, maybe_sent);
+            Err(match about {
+                About::Hold(hold_id) => problem.hold_id(hold_id),
+                About::Sku(_) => problem,
+            })
         }
-    };
-    if let Some(key) = key {
-        bodies::set(&mut response, IDEMPOTENCY_KEY, key.as_str());
     }
-    if let Some(applied) = &manner.applied {
-        bodies::set(&mut response, "preference-applied", applied);
-    }
-    Ok(response)
 }
 
 /// 503: no promise was made, and the same request is safe to repeat.

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use domain::{HoldId, Lane, Lines, Policy, Reason, Sku, Tenant};
 use plumbing::stop::Stop;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     commands::Commander,
@@ -51,6 +51,8 @@ pub struct Live {
     pub rooms: Arc<Rooms>,
     /// What is refused while a lane is behind.
     pub sold_out: SoldOut,
+    /// Whether the tail has read all lanes to their end. It starts again where its place in the log is gone.
+    pub is_caught_up: watch::Receiver<bool>,
 }
 
 impl App {
@@ -74,11 +76,17 @@ impl App {
     /// What answers calls.
     ///
     /// # Errors
-    /// 503 until the tail has caught up with the log.
+    /// 503 until the tail has caught up with the log: what it knows before that is of the past.
     pub fn live(&self) -> Result<&Live, Problem> {
-        self.live
-            .get()
-            .ok_or_else(|| Problem::unavailable("the service is starting; /readyz says what it waits for"))
+        match self.live.get() {
+            Some(live) if *live.is_caught_up.borrow() => Ok(live),
+            Some(_) => Err(Problem::unavailable(
+                "the service reads the log again; /readyz says why",
+            )),
+            None => Err(Problem::unavailable(
+                "the service is starting; /readyz says what it waits for",
+            )),
+        }
     }
 }
 

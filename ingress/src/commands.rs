@@ -236,8 +236,9 @@ impl Commander {
         flight.wants_offset.store(true, Ordering::SeqCst);
         match flight.offset.load(Ordering::SeqCst) {
             -1 => {
+                // Who does not wait for the outcome still waits for the acknowledgement: 503 is for a Kafka that is away.
                 let more = if manner.wait.is_zero() {
-                    manner.wait_default
+                    manner.wait_default.max(ACKNOWLEDGE)
                 } else {
                     ACKNOWLEDGE
                 };

@@ -84,7 +84,7 @@ pub struct Options {
     #[arg(long, env = "HOLDFAST_LIVE_ORIGINS", value_delimiter = ',', value_name = "ORIGINS")]
     pub live_origins: Vec<Origin>,
 
-    /// Holds whose newest state is kept in memory, about 600 bytes each
+    /// Holds whose newest state is kept in memory, about 600 bytes each, and 200 more for each further line
     #[arg(long, env = "HOLDFAST_TAIL_HOLDS", default_value_t = 200_000, value_name = "HOLDS")]
     pub tail_holds: usize,
 

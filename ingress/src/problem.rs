@@ -9,7 +9,7 @@ use plumbing::problem;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::meters::Outcome;
+use crate::{bodies, meters::Outcome};
 
 /// What went wrong, apart from the sentence that explains it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,6 +236,7 @@ struct Inner {
     hold_id: Option<String>,
     shortages: Vec<ShortageBody>,
     as_of: Option<AsOfBody>,
+    headers: Vec<(&'static str, String)>,
 }
 
 /// What handlers give.
@@ -252,6 +253,7 @@ impl Problem {
             hold_id: None,
             shortages: Vec::new(),
             as_of: None,
+            headers: Vec::new(),
         }))
     }
 
@@ -314,6 +316,13 @@ impl Problem {
         self
     }
 
+    /// A header of the answer.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.0.headers.push((name, value.to_string()));
+        self
+    }
+
     /// Where the log stood.
     #[must_use]
     pub fn read_to(mut self, as_of: AsOfBody) -> Self {
@@ -342,6 +351,9 @@ impl IntoResponse for Problem {
         let mut response = problem::framed(code.status(), body);
         if code == Code::Unauthorized {
             response = problem::wanting_token(response);
+        }
+        for (name, value) in &told.headers {
+            bodies::set(&mut response, name, value);
         }
         response.extensions_mut().insert(Outcome(code.name()));
         response

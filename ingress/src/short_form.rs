@@ -44,7 +44,7 @@ fn answer_of(hold_id: HoldId, reply: Reply) -> Answer {
             request_id,
             why,
             maybe_sent,
-        } => Err(answer::unacknowledged(&request_id, &why, maybe_sent)),
+        } => Err(answer::unacknowledged(&request_id, &why, maybe_sent).hold_id(hold_id)),
     }
 }
 

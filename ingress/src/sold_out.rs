@@ -24,6 +24,7 @@ const BEHIND: usize = 256;
 #[derive(Debug)]
 pub struct SoldOut {
     is_on: bool,
+    lanes: u16,
     waiting: Box<[AtomicUsize]>,
 }
 
@@ -43,6 +44,7 @@ impl SoldOut {
     pub fn new(is_on: bool, lanes: u16) -> Self {
         Self {
             is_on,
+            lanes,
             waiting: Lane::all(lanes).map(|_| AtomicUsize::new(0)).collect(),
         }
     }
@@ -60,21 +62,23 @@ impl SoldOut {
     ) -> Result<Waiting<'_>, Problem> {
         let waiting = &self.waiting[usize::from(lane.number())];
         if self.is_on && waiting.load(Ordering::Relaxed) >= BEHIND {
-            refuse(memory, lane, hold_id, reserve)?;
+            refuse(memory, (lane, self.lanes), hold_id, reserve)?;
         }
         waiting.fetch_add(1, Ordering::Relaxed);
         Ok(Waiting(waiting))
     }
 }
 
-/// Refuses what the tail's state cannot give. What it does not know goes its way through the log.
-fn refuse(memory: &Memory, lane: Lane, hold_id: HoldId, reserve: &Reserve) -> Result<(), Problem> {
+/// Refuses what the tail's state of the lane, one of so many, cannot give. What it does not know, and what is another lane's, goes
+/// its way through the log.
+fn refuse(memory: &Memory, (lane, lanes): (Lane, u16), hold_id: HoldId, reserve: &Reserve) -> Result<(), Problem> {
     // Other policies are content with less.
     if reserve.policy != Policy::AllOrNothing || memory.knows_key(hold_id) {
         return Ok(());
     }
     // Read before the stock, which may only be newer.
     let event_offset = memory.last_event(lane);
+    let is_here = |line: &&domain::Line| Lane::of_sku(&line.sku, lanes) == lane;
     let short = |line: &domain::Line| {
         let known = memory.stock(&line.sku)?;
         let (requested, available) = (line.quantity.units(), known.stock.available());
@@ -85,7 +89,7 @@ fn refuse(memory: &Memory, lane: Lane, hold_id: HoldId, reserve: &Reserve) -> Re
             retry: false,
         })
     };
-    let shortages: Vec<Shortage> = reserve.lines.into_iter().filter_map(short).collect();
+    let shortages: Vec<Shortage> = reserve.lines.into_iter().filter(is_here).filter_map(short).collect();
     if shortages.is_empty() {
         return Ok(());
     }

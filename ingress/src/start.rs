@@ -119,6 +119,7 @@ pub async fn run(app: Arc<App>, connections: Connections, context: Context, stop
         reads: Reads::new(pool.clone(), lanes),
         rooms,
         sold_out: SoldOut::new(app.options.sold_out_from_tail, lanes),
+        is_caught_up: is_caught_up.clone(),
     };
     let opening = task::spawn("open", {
         let stop = stop.clone();
@@ -235,6 +236,7 @@ async fn follow(
                 let (reader, parts, stop) = (Arc::clone(&reader), parts.clone(), stop.clone());
                 let health = parts.health.clone();
                 let ended = task::thread("tail", move || {
+                    parts.caught_up.send_replace(false);
                     parts.memory.clear();
                     tail::follow(&reader, &starts, parts, stop)
                 });

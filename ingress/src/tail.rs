@@ -348,24 +348,21 @@ impl Tail {
     fn learn(&self, index: usize, id: u32) {
         let (codec, stop, learning) = (self.parts.codec.clone(), self.stop.clone(), self.learning.clone());
         let _inside = self.parts.runtime.enter();
-        let asking = task::spawn("learn-schema", async move {
-            if let Some(result) = learn(&codec, id, &stop).await {
-                // The tail has ended: nobody wants to know.
-                drop(learning.send((index, result)));
-            }
-        });
-        drop(asking); // It answers through the channel.
+        // It answers through the channel; once the tail has ended nobody wants to know.
+        drop(task::spawn("learn-schema", async move {
+            learn(&codec, id, &stop, |news| drop(learning.send((index, news)))).await;
+        }));
     }
 
     fn take_learned(&mut self, reader: &consumer::Reader) {
-        let Ok((index, result)) = self.learned.try_recv() else {
+        let Ok((index, news)) = self.learned.try_recv() else {
             return;
         };
         let Some((Stuck::Learning { offset, stamp, value }, _)) = self.lanes[index].stuck.take() else {
             return;
         };
-        if let Err(why) = result {
-            self.lanes[index].stuck = Some((Stuck::Halted, why));
+        if let Err(why) = news {
+            self.lanes[index].stuck = Some((Stuck::Learning { offset, stamp, value }, why));
             return self.report();
         }
         self.fold(reader, index, offset, stamp, &value);
@@ -378,22 +375,26 @@ impl Tail {
     }
 }
 
-/// Asks until the registry answers; `None` when stopped.
-async fn learn(codec: &Codec, id: u32, stop: &Stop) -> Option<Result<(), String>> {
+/// Asks until the registry knows the schema, or the stop; tells that it does, and once that it does not. What a valid event was
+/// written with was registered: a registry that has lost it is waited for, however long that takes.
+async fn learn(codec: &Codec, id: u32, stop: &Stop, tell: impl Fn(Result<(), String>)) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
-    let mut asked_since = None;
+    let begun = Instant::now();
+    let mut is_told = false;
     loop {
         match codec.learn(id).await {
-            Ok(Learned::Schema) => return Some(Ok(())),
-            Ok(Learned::NoSuchSchema) => {
-                if asked_since.get_or_insert_with(Instant::now).elapsed() > UNKNOWN_AFTER {
-                    return Some(Err(format!("the registry does not know schema {id} of a valid event")));
-                }
+            Ok(Learned::Schema) => return tell(Ok(())),
+            Ok(Learned::NoSuchSchema) if !is_told && begun.elapsed() > UNKNOWN_AFTER => {
+                is_told = true;
+                tell(Err(format!(
+                    "the registry does not know schema {id}, which valid events were written with: restore the registry's topic"
+                )));
             }
+            Ok(Learned::NoSuchSchema) => {}
             Err(error) => tracing::debug!(%error, schema = id, "the registry is asked again"),
         }
         if !backoff.sleep(stop).await {
-            return None;
+            return;
         }
     }
 }

@@ -3,13 +3,15 @@
 //! The offset moves from where it was read, so each event comes once, and what it makes is new. Should some of it be there all the
 //! same (somebody has set the offset back), the batch is rolled back and written beside it.
 
+use std::time::Duration;
+
 use domain::Lane;
 use plumbing::{
-    failpoint,
+    failpoint, postgres,
     telemetry::{self, TRACE},
 };
 use schemas::picture::{self, Checkpoint, lane_number};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Connection as _, PgConnection, PgPool};
 
 use crate::{
     lane::Fault,
@@ -18,6 +20,9 @@ use crate::{
     sales,
     statements::{self, Manner},
 };
+
+/// A batch takes milliseconds. Whether one that takes so long was written is seen at the next try.
+const BATCH_MAX: Duration = Duration::from_secs(60);
 
 /// Where a lane stands; its row is made when it has none: nothing of the lane is in the picture yet.
 pub(crate) async fn start(pool: &PgPool, lane: Lane) -> Result<Checkpoint, Fault> {
@@ -44,8 +49,12 @@ pub(crate) async fn batch(pool: &PgPool, lane: Lane, batch: &Batch) -> Result<u6
 }
 
 async fn transaction(pool: &PgPool, lane: Lane, batch: &Batch, manner: Manner) -> Result<u64, Fault> {
-    let lane = lane_number(lane);
-    let mut transaction = pool.begin().await?;
+    let writing = async |connection: &mut PgConnection| written(connection, lane_number(lane), batch, manner).await;
+    postgres::within(BATCH_MAX, pool, writing).await
+}
+
+async fn written(connection: &mut PgConnection, lane: i16, batch: &Batch, manner: Manner) -> Result<u64, Fault> {
+    let mut transaction = connection.begin().await?;
     move_offset(&mut transaction, lane, batch).await?;
     failpoint::reach("persister.offset_moved");
     let rows = if batch.decided.is_empty() {

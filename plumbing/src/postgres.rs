@@ -2,12 +2,13 @@
 //!
 //! The pool connects when it is used, so a role starts without Postgres and says so in its health. Work on it belongs
 //! into tasks that are never dropped half-way: sqlx 0.9's `begin()` is not cancel-safe (its issue 4385), so no `select!`,
-//! no request future and no timeout around it. The server's own timeouts, set here, end what hangs.
+//! no request future and no timeout around it but that of [`within`]. The server's own timeouts, set here, end what hangs there.
 
+use std::io;
 use std::time::Duration;
 
 use sqlx::Error;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 
 use crate::config::SecretUrl;
 
@@ -48,6 +49,25 @@ pub fn connect_lazy(url: &SecretUrl, application_name: &str, max_connections: u3
         .connect_lazy_with(options))
 }
 
+/// Does work on a connection of the pool, but not for longer than `limit`: a server that is gone without a word, and took what it was
+/// asked for with it, answers never. Its connection is closed then, whatever was begun on it, so this is the one timeout that
+/// may stand around database work; what became of the work nobody knows.
+///
+/// # Errors
+/// The work's own; [`Error::Io`] with [`io::ErrorKind::TimedOut`] after `limit`.
+pub async fn within<T, E: From<Error>>(
+    limit: Duration,
+    pool: &PgPool,
+    work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
+) -> Result<T, E> {
+    let mut connection = pool.acquire().await?;
+    let done = tokio::time::timeout(limit, work(&mut connection)).await;
+    done.unwrap_or_else(|_late| {
+        connection.close_on_drop();
+        Err(Error::Io(io::ErrorKind::TimedOut.into()).into())
+    })
+}
+
 /// May the same work succeed later, unchanged? Then wait and do it again; otherwise it is a fault of ours or of the schema.
 #[must_use]
 pub fn is_transient(error: &Error) -> bool {
@@ -80,8 +100,6 @@ fn is_transient_sqlstate(code: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
 
     #[test]

@@ -207,6 +207,16 @@ async fn of_two_live_holds_of_one_key_the_later_is_cancelled() {
     .await;
     world.set_state(id(0, "race"), "cancelled").await;
 
+    // The first was looked at alone; the other one is paid already when it is first seen.
+    world.store(id(0, "late"), "held", now, due, 30).await;
+    a_moment(400).await;
+    world.store(id(1, "late"), "confirmed", now + 1, due, 30).await;
+    eventually("the unpaid one is cancelled", async || {
+        cancelled().contains(&id(0, "late"))
+    })
+    .await;
+    world.set_state(id(0, "late"), "cancelled").await;
+
     world.store(id(0, "paid"), "confirmed", now + 5, due, 20).await;
     world.store(id(2, "paid"), "confirmed", now, due, 20).await;
     a_moment(400).await;

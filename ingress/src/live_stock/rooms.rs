@@ -28,6 +28,8 @@ use crate::{bodies::StockBody, memory::Memory};
 
 /// Shortest time between two updates of one SKU: at most ten a second.
 pub const PACE: Duration = Duration::from_millis(100);
+/// How long a viewer waits for what another ingress has told it already.
+const BEHIND_MAX: Duration = Duration::from_secs(1);
 /// The publisher's rest between two rounds, so that thousands of busy SKUs cost a bounded number of rounds.
 const BREATH: Duration = Duration::from_millis(5);
 
@@ -246,6 +248,22 @@ impl Seat {
         }
         self.told = stock.version;
         Update::of(&self.room.sku, stock)
+    }
+
+    /// What is newest for a viewer who was told a version by another ingress, which this one may not have read yet. One that does not
+    /// come within a second is of another life of the SKU: then the snapshot.
+    pub async fn reach(&mut self, snapshot: Update, version: i64) -> Update {
+        if version <= snapshot.version {
+            return snapshot;
+        }
+        let told = std::mem::replace(&mut self.told, version - 1);
+        match tokio::time::timeout(BEHIND_MAX, self.next()).await {
+            Ok(update) => update,
+            Err(_late) => {
+                self.told = told;
+                snapshot
+            }
+        }
     }
 
     /// The next update that is newer than what the viewer has. May be dropped half-way.

@@ -151,9 +151,11 @@ impl Connection {
         heartbeat.reset();
         let stop = self.app.stop.clone();
         loop {
+            // In this order: what a client left is let go before its next message is heard, or one that comes and goes in a loop
+            // would be remembered without bound. Rooms tell ten times a second at most, so it is always heard.
             tokio::select! {
+                biased;
                 () = stop.requested() => return Err(End::Stopped),
-                message = self.socket.recv() => self.hear(message).await?,
                 Some(news) = self.news.next() => {
                     // An aborted wait was that of a room that the client has left.
                     if let Ok((seat, update)) = news {
@@ -167,6 +169,7 @@ impl Connection {
                     }
                     self.send(Message::Ping(Default::default())).await?;
                 }
+                message = self.socket.recv() => self.hear(message).await?,
             }
         }
     }

@@ -56,6 +56,10 @@ pub async fn watch_sku(State(app): State<Arc<App>>, SkuPath(sku): SkuPath, param
         .find_map(|(_, stock)| stock);
     let stock = found.ok_or_else(|| unknown_sku(&sku))?;
     let snapshot = seat.snapshot(stock);
+    let snapshot = match has {
+        Some(has) => seat.reach(snapshot, has).await,
+        None => snapshot,
+    };
     let first = Some(snapshot).filter(|update| has != Some(update.version));
     let updates = stream::unfold((first, seat, viewer), async |(first, mut seat, viewer)| {
         let update = match first {

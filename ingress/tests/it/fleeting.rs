@@ -138,7 +138,30 @@ async fn a_command_that_kafka_does_not_take_is_503() {
         "{said:?}"
     );
     assert!(started.elapsed() < Duration::from_millis(2_500));
+    assert_eq!(said.header("idempotency-key"), "k");
+    assert!(said.body["hold_id"].is_string(), "it may become one: {said:?}");
+    // Whoever sent no key is told which one the request has: without it nobody could repeat the request.
+    let unkeyed = api.post("/v1/holds", &lines(0)).header("Prefer", "wait=1");
+    let said = Said::read(unkeyed.send().await.unwrap()).await;
+    said.is_problem(503, "unavailable");
+    assert!(!said.header("idempotency-key").is_empty(), "{said:?}");
     wait_for("readiness to name it", async || api.is_down("kafka").is_some()).await;
+    world.end(api, reserver).await;
+}
+
+/// An ingress that waits for no outcome by default still waits until Kafka has the command: 202 and not 503.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_wait_by_default_is_told_202() {
+    let options = ingress::Options {
+        wait_default_ms: 0,
+        ..options()
+    };
+    let (world, api, reserver) = World::with_options(options).await;
+    for prefer in ["", "respond-async", "wait=0"] {
+        let request = api.post("/v1/holds", &lines(0)).header("Prefer", prefer);
+        let said = Said::read(request.send().await.unwrap()).await;
+        assert_eq!(said.status, 202, "{prefer}: {said:?}");
+    }
     world.end(api, reserver).await;
 }
 

@@ -193,6 +193,16 @@ async fn a_stream_shows_what_is_there_then_changes_and_resumes_where_it_was() {
     assert_eq!(other.next().await, Some((6, shelf.stock(5))));
     drop(other);
 
+    // A version that another ingress has told already, and that this one reads a moment later: nothing older is told.
+    let sku = shelf.sku.clone();
+    let (mut ahead, ()) = tokio::join!(Events::open(&api, &sku, Some(7)), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        shelf.set(&mut reserver, 7).await;
+    });
+    shelf.set(&mut reserver, 6).await;
+    assert_eq!(ahead.next().await, Some((8, shelf.stock(6))));
+    drop(ahead);
+
     let path = format!("/v1/stock/{}/live", shelf.sku);
     api.get("/v1/stock/nothing/live").await.is_problem(404, "unknown_sku");
     api.get("/v1/stock/a%20b/live").await.is_problem(400, "invalid_request");
