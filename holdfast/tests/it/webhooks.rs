@@ -70,6 +70,14 @@ fn only_a_signed_fresh_event_of_our_mode_is_believed_and_it_counts_once() {
         let shop = Shop::open(only_webhooks).await;
         shop.stock("cup", 100).await;
         let (hold, intent) = shop.begun("cup", "ann", "automatic").await;
+        // The worker's first look is over, before there is anything to see.
+        let looked_at = "SELECT count(*) FROM payments WHERE next_at > clock_ms() + 10000";
+        shop.world
+            .eventually("the first look", async || match shop.number(looked_at).await {
+                1 => Ok(()),
+                _ => Err("not yet".to_owned()),
+            })
+            .await;
         shop.stripe.pay(&intent).await;
         let told = event("evt_1", SUCCEEDED, &intent);
         let value: Value = serde_json::from_slice(&told).expect("JSON");
