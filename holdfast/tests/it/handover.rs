@@ -1,6 +1,6 @@
 //! A lane that moves to another reserver: whoever has it decides until the next owner has opened it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use domain::Lane;
 use plumbing::{kafka::group, stop};
@@ -49,8 +49,11 @@ fn a_lane_is_decided_until_its_next_owner_opens_it() {
             let held = world.reserve(&format!("of-{sku}"), sku, 1, "ann").await;
             assert_eq!(held.status, 201, "lane {lane} belongs to nobody else yet: {held:?}");
         }
-        // It is told to end while nobody will ever open those lanes: it waits for that only so long.
+        // It is told to end while nobody will ever open those lanes: it decides on, but only so long.
         world.signal("reserver", "TERM").await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let held = world.reserve("while-it-ends", &skus[0], 1, "ann").await;
+        assert_eq!(held.status, 201, "lane 0 belongs to nobody else yet: {held:?}");
         assert_eq!(world.wait("reserver").await, 0, "ended well");
         stopper.stop();
         member.await.expect("the stranger ends");
