@@ -1,4 +1,4 @@
-//! A lane's thread: turn after turn, begun where the group says that the lane is this process' to own.
+//! A lane's thread: turn after turn, for as long as the group says that the lane is this process' to own.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -36,10 +36,7 @@ pub fn run<W: World>(shared: &Shared<W>, lane: Lane, assigned: &watch::Receiver<
             Ok(mut turn) => {
                 health.up();
                 backoff.reset();
-                let end = {
-                    let _at_work = shared.turns.one_more();
-                    turn.run(stop)
-                };
+                let end = turn.run(&ours, stop);
                 tail = turn.into_tail();
                 end
             }
@@ -48,11 +45,8 @@ pub fn run<W: World>(shared: &Shared<W>, lane: Lane, assigned: &watch::Receiver<
         metrics::counter!("holdfast_lane_turns_ended_total", "why" => why(&end)).increment(1);
         match end {
             End::Stopped => break,
-            End::Superseded(_) if !ours() => {
-                tracing::info!(lane = lane.number(), "lane.handed_over: its next owner has opened it");
-            }
-            End::Lost(_) | End::Superseded(_) => {
-                let reason = end.to_string();
+            End::Unassigned => tracing::info!(lane = lane.number(), "lane.released"),
+            End::Lost(reason) => {
                 tracing::warn!(
                     lane = lane.number(),
                     reason,
@@ -82,7 +76,7 @@ pub fn run<W: World>(shared: &Shared<W>, lane: Lane, assigned: &watch::Receiver<
 fn why(end: &End) -> &'static str {
     match end {
         End::Stopped => "stopped",
-        End::Superseded(_) => "superseded",
+        End::Unassigned => "unassigned",
         End::Lost(_) => "lost",
         End::Down(_) => "down",
         End::Halt(_) => "halted",

@@ -22,7 +22,6 @@ mod dead_letters;
 mod documentation;
 mod fulfilment;
 mod halts;
-mod handover;
 mod input;
 mod kills;
 mod live_stock;
