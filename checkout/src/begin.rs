@@ -9,13 +9,15 @@ use plumbing::{failpoint, time};
 use schemas::picture::{self, StoredHold};
 
 use crate::{
-    Shared,
+    Shared, prices,
     store::{self, Payment},
     stripe,
 };
 
 /// How long the picture may take to show what the log has.
 const PICTURE_WITHIN: Duration = Duration::from_secs(8);
+/// A hold that the picture does not show within this is none: it was answered a moment ago at most.
+const HOLD_WITHIN: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// Why there is nothing to pay.
@@ -55,23 +57,21 @@ pub(crate) async fn begin(shared: &Shared, hold_id: HoldId, capture_method: &str
             store::newest(&shared.pool, hold_id).await?,
             hold(shared, hold_id).await?,
         );
-        match newest {
-            Some(payment) if is_of(&payment, stored.as_ref()) && payment.state == PaymentState::Paid => {
-                return Ok(payment);
-            }
-            Some(payment) if is_of(&payment, stored.as_ref()) && payment.state == PaymentState::Pending => {
-                return still_open(payment, stored.as_ref());
-            }
-            Some(payment) if !payment.state.is_final() => {} // Somebody else's, on its way in or out.
-            _ => match stored {
-                Some(stored) => {
-                    if let Some(payment) = announce(shared, hold_id, &stored, capture_method).await? {
-                        return make(shared, payment).await;
-                    }
+        if let Some(payment) = newest.as_ref().filter(|payment| is_of(payment, stored.as_ref()))
+            && let Some(found) = open_or_paid(payment, stored.as_ref())
+        {
+            return found;
+        }
+        let is_in_the_way = newest.is_some_and(|payment| !payment.state.is_final()); // On its way in or out.
+        match stored {
+            _ if is_in_the_way => {}
+            Some(stored) => {
+                if let Some(payment) = announce(shared, hold_id, &stored, capture_method).await? {
+                    return make(shared, payment).await;
                 }
-                None if began.elapsed() > Duration::from_secs(2) => return Err(Problem::NoHold),
-                None => {}
-            },
+            }
+            None if began.elapsed() > HOLD_WITHIN => return Err(Problem::NoHold),
+            None => {}
         }
         if began.elapsed() > PICTURE_WITHIN {
             return Err(Problem::Later(
@@ -82,23 +82,36 @@ pub(crate) async fn begin(shared: &Shared, hold_id: HoldId, capture_method: &str
     }
 }
 
+/// The newest payment of the hold that has this id now.
+pub(crate) async fn newest(shared: &Shared, hold_id: HoldId) -> Result<Option<Payment>, Problem> {
+    let (newest, stored) = (
+        store::newest(&shared.pool, hold_id).await?,
+        hold(shared, hold_id).await?,
+    );
+    Ok(newest.filter(|payment| is_of(payment, stored.as_ref())))
+}
+
 /// Whether a payment is of the hold that has its id now: a key may be used again, long after its hold has ended.
-pub(crate) fn is_of(payment: &Payment, stored: Option<&StoredHold>) -> bool {
+fn is_of(payment: &Payment, stored: Option<&StoredHold>) -> bool {
     stored.is_none_or(|stored| stored.hold.terms.attempt == payment.hold_attempt)
 }
 
-/// A payment that the buyer may still make: not of a hold that has ended, though nobody has looked after it yet.
-fn still_open(payment: Payment, stored: Option<&StoredHold>) -> Result<Payment, Problem> {
-    match stored.map(|stored| stored.hold.terms.state) {
-        None
-        | Some(HoldState::Pending | HoldState::Held | HoldState::Paying | HoldState::Confirmed | HoldState::Shipped) => {
-            Ok(payment)
-        }
-        Some(ended) => Err(Problem::Closed(ended.name())),
+/// A payment that is made, or that the buyer may still make: not of a hold that has ended, though nobody has looked after it
+/// yet. None: it is neither.
+fn open_or_paid(payment: &Payment, stored: Option<&StoredHold>) -> Option<Result<Payment, Problem>> {
+    match (payment.state, stored.map(|stored| stored.hold.terms.state)) {
+        (PaymentState::Paid, _) => {}
+        (PaymentState::Pending, None) => {}
+        (PaymentState::Pending, Some(state)) => match state {
+            HoldState::Pending | HoldState::Held | HoldState::Paying | HoldState::Confirmed | HoldState::Shipped => {}
+            ended => return Some(Err(Problem::Closed(ended.name()))),
+        },
+        _ => return None,
     }
+    Some(Ok(payment.clone()))
 }
 
-pub(crate) async fn hold(shared: &Shared, hold_id: HoldId) -> Result<Option<StoredHold>, Problem> {
+async fn hold(shared: &Shared, hold_id: HoldId) -> Result<Option<StoredHold>, Problem> {
     Ok(picture::find_hold(&shared.pool, hold_id)
         .await
         .map_err(anyhow::Error::from)?)
@@ -116,7 +129,8 @@ async fn announce(
         HoldState::Pending | HoldState::Paying => return Ok(None),
         closed => return Err(Problem::Closed(closed.name())),
     }
-    let (amount, currency) = store::price_of(&shared.pool, stored).await?.ok_or(Problem::NoPrice)?;
+    let price = prices::of_hold(&shared.pool, &stored.hold).await?;
+    let (amount, currency) = price.ok_or(Problem::NoPrice)?;
     let attempt = store::next_attempt(&shared.pool, hold_id).await?;
     let payment = Payment {
         payment_ref: store::reference_of(hold_id, attempt),

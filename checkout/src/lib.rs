@@ -9,7 +9,7 @@
 //! routes -> begin   POST checkout: row -> BeginPayment -> intent -> the buyer's secret
 //!        -> webhook signature -> stored once -> the row is due now
 //! worker            due rows, leased: read Stripe and the picture -> domain::payment::next -> one step -> again
-//! refunds           given up orders and sales taken back -> their payments are due, and go back
+//! refunds           given up orders, sales taken back, money given back by hand -> their payments are due, and go back
 //! reconcile         Stripe's own list -> rows for intents that no row knows
 //! ```
 //!
@@ -18,6 +18,7 @@
 
 mod begin;
 mod outbox;
+mod prices;
 mod reconcile;
 mod refunds;
 mod routes;

@@ -1,7 +1,9 @@
 //! Money of orders that were given up: requests become payments that go back, and payments that are back end requests.
 //!
 //! A request stands in `refund_requests`. The fulfiller writes one where it cancels an order; here one is written for every
-//! sale that was taken back in the log, by whomever. Each of the four queries below may run again at any time.
+//! sale that was taken back in the log, by whomever. Each of the steps below may run again at any time.
+//!
+//! Money that a person gave back at Stripe itself goes the other way round: its sale is taken back.
 
 use std::{sync::Arc, time::Duration};
 

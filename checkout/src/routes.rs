@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 use crate::{
     Shared,
     begin::{self, Problem},
-    store::{self, Payment},
+    prices,
+    store::Payment,
     webhook,
 };
 
@@ -98,7 +99,7 @@ async fn put_price(State(shared): App, Path(sku): Path<String>, body: Bytes) -> 
     if !(1..=99_999_999).contains(&price.amount) || !is_currency {
         return invalid("amount: 1 to 99999999; currency: three small letters");
     }
-    match store::set_price(&shared.pool, &tenant(), sku.as_str(), price.amount, &price.currency).await {
+    match prices::set(&shared.pool, &tenant(), sku.as_str(), price.amount, &price.currency).await {
         Ok(()) => price_body(&sku, price.amount, &price.currency),
         Err(error) => failed(error),
     }
@@ -108,7 +109,7 @@ async fn get_price(State(shared): App, Path(sku): Path<String>) -> Response {
     let Ok(sku) = Sku::parse(&sku) else {
         return invalid("sku: is not one");
     };
-    match store::price(&shared.pool, &tenant(), sku.as_str()).await {
+    match prices::get(&shared.pool, &tenant(), sku.as_str()).await {
         Ok(Some((amount, currency))) => price_body(&sku, amount, &currency),
         Ok(None) => problem::respond(StatusCode::NOT_FOUND, "no_price", "this SKU has no price"),
         Err(error) => failed(error),
@@ -135,7 +136,7 @@ async fn list_prices(State(shared): App, place: Result<Query<Place>, QueryReject
         Some(Err(_)) => return invalid("cursor: is not one of this list"),
     };
     let limit = i64::try_from(PAGE).unwrap_or(i64::MAX);
-    match store::prices(&shared.pool, &tenant(), &after, limit).await {
+    match prices::list(&shared.pool, &tenant(), &after, limit).await {
         Ok(prices) => {
             let next = prices
                 .last()
@@ -186,18 +187,10 @@ async fn payment(State(shared): App, Path(hold_id): Path<String>) -> Response {
     let Ok(hold_id) = HoldId::parse(&hold_id) else {
         return invalid("hold_id: is not one");
     };
-    let found = match (
-        store::newest(&shared.pool, hold_id).await,
-        begin::hold(&shared, hold_id).await,
-    ) {
-        (Ok(found), Ok(stored)) => Ok(found.filter(|payment| begin::is_of(payment, stored.as_ref()))),
-        (Err(error), _) => Err(error),
-        (_, Err(problem)) => return problem.answer(),
-    };
-    match found {
+    match begin::newest(&shared, hold_id).await {
         Ok(Some(payment)) => Json(shown(&payment, false)).into_response(),
         Ok(None) => problem::respond(StatusCode::NOT_FOUND, "no_payment", "no payment of this hold was begun"),
-        Err(error) => failed(error),
+        Err(problem) => problem.answer(),
     }
 }
 

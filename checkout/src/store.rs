@@ -5,9 +5,11 @@ use domain::{
     payment::{PaymentState, Served},
 };
 use plumbing::time;
-use schemas::picture::{self, StoredHold};
+use schemas::picture;
 use sqlx::{PgPool, Row, postgres::PgRow};
 use uuid::Uuid;
+
+use crate::stripe;
 
 /// One payment.
 #[derive(Debug, Clone)]
@@ -69,72 +71,6 @@ pub(crate) async fn newest(pool: &PgPool, hold_id: HoldId) -> anyhow::Result<Opt
     let query = "SELECT * FROM payments WHERE hold_id = $1 ORDER BY attempt DESC LIMIT 1";
     let row = sqlx::query(query).bind(hold_id.uuid()).fetch_optional(pool).await?;
     row.as_ref().map(Payment::read).transpose()
-}
-
-/// What a hold costs: of every line its price, or none when a price is missing or currencies differ.
-pub(crate) async fn price_of(pool: &PgPool, stored: &StoredHold) -> anyhow::Result<Option<(i64, String)>> {
-    let mut sum: Option<(i64, String)> = None;
-    for (sku, quantity) in stored.hold.all_lines() {
-        let Some((amount, currency)) = price(pool, &stored.hold.tenant, sku.as_str()).await? else {
-            return Ok(None);
-        };
-        let Some(line) = amount.checked_mul(quantity) else {
-            return Ok(None);
-        };
-        sum = match sum {
-            None => Some((line, currency)),
-            Some((before, same)) if same == currency => before.checked_add(line).map(|sum| (sum, same)),
-            Some(_) => None,
-        };
-        if sum.is_none() {
-            return Ok(None);
-        }
-    }
-    Ok(sum)
-}
-
-pub(crate) async fn price(pool: &PgPool, tenant: &Tenant, sku: &str) -> Result<Option<(i64, String)>, sqlx::Error> {
-    sqlx::query_as("SELECT amount, currency FROM prices WHERE tenant = $1 AND sku = $2")
-        .bind(tenant.as_str())
-        .bind(sku)
-        .fetch_optional(pool)
-        .await
-}
-
-/// Prices after a SKU, ascending by SKU.
-pub(crate) async fn prices(
-    pool: &PgPool,
-    tenant: &Tenant,
-    after: &str,
-    limit: i64,
-) -> Result<Vec<(String, i64, String)>, sqlx::Error> {
-    let query = "SELECT sku, amount, currency FROM prices WHERE tenant = $1 AND sku > $2 ORDER BY sku LIMIT $3";
-    sqlx::query_as(query)
-        .bind(tenant.as_str())
-        .bind(after)
-        .bind(limit)
-        .fetch_all(pool)
-        .await
-}
-
-pub(crate) async fn set_price(
-    pool: &PgPool,
-    tenant: &Tenant,
-    sku: &str,
-    amount: i64,
-    currency: &str,
-) -> Result<(), sqlx::Error> {
-    let query = "INSERT INTO prices VALUES ($1, $2, $3, $4, $5) ON CONFLICT (tenant, sku) \
-                 DO UPDATE SET amount = excluded.amount, currency = excluded.currency, changed_at = excluded.changed_at";
-    sqlx::query(query)
-        .bind(tenant.as_str())
-        .bind(sku)
-        .bind(amount)
-        .bind(currency)
-        .bind(time::now_ms())
-        .execute(pool)
-        .await
-        .map(drop)
 }
 
 /// Writes a new payment down. False: it is there, or another one of this hold is open.
@@ -347,8 +283,9 @@ pub(crate) async fn rechecked(pool: &PgPool, payment: &Payment) -> Result<(), sq
 
 /// How often Stripe said no to a step of a payment.
 pub(crate) async fn refusals(pool: &PgPool, payment: &Payment) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("SELECT count(*) FROM payment_steps WHERE payment_ref = $1 AND error LIKE 'Stripe answers %'")
+    sqlx::query_scalar("SELECT count(*) FROM payment_steps WHERE payment_ref = $1 AND starts_with(error, $2)")
         .bind(&payment.payment_ref)
+        .bind(stripe::SAID_NO)
         .fetch_one(pool)
         .await
 }

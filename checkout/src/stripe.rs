@@ -23,6 +23,9 @@ pub(crate) struct Stripe {
     key: String,
 }
 
+/// How the text of [`Error::Refused`] begins: steps are kept as text.
+pub(crate) const SAID_NO: &str = "Stripe answers";
+
 /// Why a call has no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -30,7 +33,7 @@ pub(crate) enum Error {
     #[error("Stripe does not answer: {0}")]
     Silent(#[from] reqwest::Error),
     /// Stripe said no.
-    #[error("Stripe answers {status}: {said}")]
+    #[error("{SAID_NO} {status}: {said}")]
     Refused { status: StatusCode, said: String },
     /// An answer that is none.
     #[error("Stripe's answer has no {0}")]

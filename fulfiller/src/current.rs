@@ -6,7 +6,6 @@ use plumbing::{
     kafka::{KafkaError, consumer},
     task,
 };
-use schemas::picture;
 use sqlx::PgPool;
 
 /// What the picture has to have before it counts.
@@ -31,27 +30,45 @@ impl Current {
         }
     }
 
-    /// Whether the picture has all that the log had at the start, or when the picture was found set back.
-    pub(crate) async fn is_reached(&mut self, pool: &PgPool) -> anyhow::Result<bool> {
+    /// Whether the picture has all that the log had at the start, or when the picture was found set back. Where Kafka does not
+    /// say what the log has, it is not.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub(crate) async fn is_reached(&mut self, pool: &PgPool) -> Result<bool, sqlx::Error> {
+        let rows: Vec<(i16, i64)> = sqlx::query_as("SELECT lane, next_event_offset FROM lanes")
+            .fetch_all(pool)
+            .await?;
         let mut next = vec![0; self.seen.len()];
-        for (lane, checkpoint) in picture::checkpoints(pool).await? {
-            if let Some(next) = next.get_mut(usize::from(lane.number())) {
-                *next = checkpoint.next_event_offset;
+        for (lane, offset) in rows {
+            if let Some(next) = usize::try_from(lane).ok().and_then(|lane| next.get_mut(lane)) {
+                *next = offset;
             }
         }
         if next.iter().zip(&self.seen).any(|(next, seen)| next < seen) {
-            tracing::warn!("the picture was set back: nothing is shipped until it has caught up with the log");
+            tracing::warn!("Postgres was set back: nothing is shipped until it has caught up with the log");
             self.wanted = None;
         }
-        let wanted = match self.wanted.take() {
-            Some(wanted) => wanted,
-            None => self.ends().await?,
-        };
-        let is_reached = next.iter().zip(&wanted).all(|(next, wanted)| next >= wanted);
-        (self.wanted, self.seen) = (Some(wanted), next);
-        Ok(is_reached)
+        self.seen = next;
+        if self.wanted.is_none() {
+            match self.ends().await {
+                Ok(ends) => self.wanted = Some(ends),
+                // Kafka has a watch of its own, which says so where somebody looks.
+                Err(error) => tracing::debug!(error = format!("{error:#}"), "the end of the log is not known yet"),
+            }
+            if !self.has_all() {
+                tracing::info!("Postgres is behind the log: nothing is shipped until it has caught up");
+            }
+        }
+        Ok(self.has_all())
     }
 
+    fn has_all(&self) -> bool {
+        let wanted = self.wanted.as_ref();
+        wanted.is_some_and(|wanted| self.seen.iter().zip(wanted).all(|(seen, wanted)| seen >= wanted))
+    }
+
+    /// Where the lanes' events end now.
     async fn ends(&self) -> anyhow::Result<Vec<i64>> {
         let (brokers, events, lanes) = (self.brokers.clone(), self.events.clone(), self.lanes);
         let asking = task::thread("log-ends", move || -> Result<Vec<i64>, KafkaError> {

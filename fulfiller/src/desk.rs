@@ -392,13 +392,13 @@ async fn left(
     left.fetch_all(connection).await
 }
 
-/// The units of a return, each SKU once and never more than is left.
 /// Lines in an order that is always the same.
 fn sorted(mut lines: Vec<(String, i64)>) -> Vec<(String, i64)> {
     lines.sort_unstable();
     lines
 }
 
+/// The units of a return, each SKU once and never more than is left.
 fn returned(left: &[(String, i64)], lines: Option<Vec<(String, i64)>>) -> Result<Vec<(String, i64)>, Problem> {
     let wanted = lines.unwrap_or_else(|| left.iter().filter(|(_, units)| *units > 0).cloned().collect());
     if wanted.is_empty() {

@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! router -> desk    (HTTP): retry, cancel, return: rows only
-//! run    -> work    : a row for each order, a lease, the carrier, what it said
+//! run    -> current : whether the picture is of today, before anything is shipped by it
+//!        -> work    : a row for each order, a lease, the carrier, what it said
 //!        -> settle  : rows -> commands, again until the picture shows them; the janitor
 //! ```
 //!

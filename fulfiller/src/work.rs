@@ -53,16 +53,13 @@ pub(crate) async fn run(mut worker: Worker) -> anyhow::Result<()> {
                 worker.stop.unless_requested(tokio::time::sleep(tick)).await;
             }
             Err(error) => {
-                let of_ours = error
-                    .downcast_ref::<sqlx::Error>()
-                    .is_some_and(|error| !postgres::is_transient(error));
-                let hint = if of_ours {
-                    " (is it migrated? `holdfast migrate`)"
-                } else {
+                let hint = if postgres::is_transient(&error) {
                     ""
+                } else {
+                    " (is it migrated? `holdfast migrate`)"
                 };
-                worker.health.down(format_args!("{error:#}{hint}"));
-                tracing::warn!(error = format!("{error:#}"), "fulfilment waits");
+                worker.health.down(format_args!("{error}{hint}"));
+                tracing::warn!(%error, "fulfilment waits for Postgres");
                 backoff.sleep(&worker.stop).await;
             }
         }
@@ -71,7 +68,7 @@ pub(crate) async fn run(mut worker: Worker) -> anyhow::Result<()> {
 }
 
 impl Worker {
-    async fn once(&mut self) -> anyhow::Result<()> {
+    async fn once(&mut self) -> Result<(), sqlx::Error> {
         if let Some(carrier) = &self.carrier
             && self.current.is_reached(&self.pool).await?
         {
@@ -85,7 +82,7 @@ impl Worker {
                 tried?;
             }
         }
-        Ok(self.settle().await?)
+        self.settle().await
     }
 
     /// A row for each sale that is not shipped and has none. One by checkout waits until Stripe says that it is paid: where

@@ -1,5 +1,6 @@
 //! Plumbing against the real thing: sockets, an OTLP collector, a process-wide subscriber.
 
+mod database;
 mod engines;
 mod hostile;
 mod http;
