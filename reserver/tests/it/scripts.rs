@@ -362,6 +362,32 @@ fn a_hole_that_was_closed_unheard_damages_the_lane_when_a_command_follows() {
     );
 }
 
+/// Found by the simulation: as above, but the command came while that owner still decided, and its own decision was not heard of
+/// either. What the journal said of it could follow nothing that the log has, and the lane halted for ever.
+#[test]
+fn a_hole_that_was_closed_unheard_damages_the_lane_when_the_command_after_it_was_decided_too() {
+    let mut books = Books::new();
+    books.one(set("A", 5));
+    let mut hole = books.entry(cancel("a"));
+    (hole.previous, hole.offset, hole.asked) = (0, 3, Asked::Skip);
+    let mut command = books.entry(cancel("a"));
+    (command.previous, command.offset) = (3, 4);
+    let packed = pack::batch(lane(), &[hole, command], &[], false, RULES);
+    assert!(matches!(books.redis.apply(0, &packed), Ok(Applied::Outcomes(_))));
+    assert!(matches!(
+        books.redis.claim(5, 0, 0, i64::MAX),
+        Ok(Claimed::Taken { fence: 4, .. })
+    ));
+    let mut command = books.entry(cancel("a"));
+    (command.previous, command.offset) = (0, 4);
+    let packed = pack::batch(lane(), &[command], &[], false, RULES);
+    assert!(matches!(books.redis.apply(5, &packed), Ok(Applied::Damaged(_))));
+    assert!(
+        matches!(books.redis.claim(9, 0, 0, i64::MAX), Ok(Claimed::Refused(_))),
+        "it must be rebuilt"
+    );
+}
+
 /// Found by a flush under load: Redis' MessagePack knows no binary type, and holds are binary.
 #[test]
 fn a_rebuild_writes_values_of_any_bytes() {
