@@ -8,9 +8,9 @@ pub(crate) enum End {
     /// The process stops.
     #[error("stopping")]
     Stopped,
-    /// The group gave the lane to another member.
-    #[error("the lane was given to another owner")]
-    Unassigned,
+    /// A newer owner has opened the lane.
+    #[error("a newer owner opened the lane at {0}")]
+    Superseded(i64),
     /// The lane is not ours any more, or nobody knows whether our last step counts: own it again from the log.
     #[error("{0}")]
     Lost(String),

@@ -1,4 +1,4 @@
-//! A lane's thread: turn after turn, for as long as the group says that the lane is this process' to own.
+//! A lane's thread: turn after turn, begun where the group says that the lane is this process' to own.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -36,7 +36,10 @@ pub fn run<W: World>(shared: &Shared<W>, lane: Lane, assigned: &watch::Receiver<
             Ok(mut turn) => {
                 health.up();
                 backoff.reset();
-                let end = turn.run(&ours, stop);
+                let end = {
+                    let _at_work = shared.turns.one_more();
+                    turn.run(stop)
+                };
                 tail = turn.into_tail();
                 end
             }
@@ -45,8 +48,11 @@ pub fn run<W: World>(shared: &Shared<W>, lane: Lane, assigned: &watch::Receiver<
         metrics::counter!("holdfast_lane_turns_ended_total", "why" => why(&end)).increment(1);
         match end {
             End::Stopped => break,
-            End::Unassigned => tracing::info!(lane = lane.number(), "lane.released"),
-            End::Lost(reason) => {
+            End::Superseded(_) if !ours() => {
+                tracing::info!(lane = lane.number(), "lane.handed_over: its next owner has opened it");
+            }
+            End::Lost(_) | End::Superseded(_) => {
+                let reason = end.to_string();
                 tracing::warn!(
                     lane = lane.number(),
                     reason,
@@ -76,7 +82,7 @@ pub fn run<W: World>(shared: &Shared<W>, lane: Lane, assigned: &watch::Receiver<
 fn why(end: &End) -> &'static str {
     match end {
         End::Stopped => "stopped",
-        End::Unassigned => "unassigned",
+        End::Superseded(_) => "superseded",
         End::Lost(_) => "lost",
         End::Down(_) => "down",
         End::Halt(_) => "halted",

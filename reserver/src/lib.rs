@@ -12,6 +12,7 @@
 
 mod end;
 mod guard;
+mod handover;
 mod intake;
 mod lane;
 mod load;
@@ -36,14 +37,15 @@ use plumbing::{
     health::Health,
     kafka,
     service::Context,
-    stop::Stop,
-    task::Tasks,
+    stop::{self, Stop},
+    task::{self, Tasks},
     wait::{self, Attempt},
 };
 use schemas::{Codec, Registry, Topics};
 use tokio::runtime::Handle;
 use world::{World, live::Live};
 
+pub use handover::Turns;
 pub use lane::run as run_lane;
 pub use options::{Config, Options};
 pub use rebuild::Progress;
@@ -72,6 +74,8 @@ pub struct Shared<W> {
     pub owner: Text,
     /// Where lanes say what they wait for.
     pub health: Health,
+    /// Which of them are at work.
+    pub turns: Turns,
 }
 
 impl<W: World> Shared<W> {
@@ -117,15 +121,11 @@ pub async fn run(connections: Connections, options: Options, context: Context) -
     let Some(shared) = shared_by_lanes(connections, options, context).await? else {
         return Ok(());
     };
-    let stop = tasks.stop().clone();
     let group = format!("{}holdfast.reserver", shared.world.connections.topic_prefix);
-    let (assigned, member) = kafka::group::join(
-        &shared.world.connections.kafka_brokers,
-        "holdfast-reserver",
-        &group,
-        &shared.topics.commands,
-        stop.clone(),
-    )?;
+    let brokers = shared.world.connections.kafka_brokers.clone();
+    let topic = &shared.topics.commands;
+    let (assigned, member) = kafka::group::join(&brokers, "holdfast-reserver", &group, topic, tasks.stop().clone())?;
+    let (stopper, stop) = stop::pair();
     let lanes = shared.lanes;
     let shared = Arc::new(shared);
     for lane in Lane::all(lanes) {
@@ -135,8 +135,11 @@ pub async fn run(connections: Connections, options: Options, context: Context) -
             Ok(())
         });
     }
-    tasks.spawn("group-member", async move {
-        member.await.context("the group member's thread")
+    tasks.spawn("handover", async move {
+        let left = member.await;
+        let waited = task::thread("handover", move || handover::wait(&brokers, &group, &shared.turns)).await;
+        stopper.stop();
+        left.and(waited).context("the group member's thread")
     });
     tasks.join_all(plumbing::service::DRAIN_DEADLINE).await
 }
@@ -162,6 +165,7 @@ async fn shared_by_lanes(
         codec,
         owner,
         health: context.health,
+        turns: Turns::default(),
         world: Live {
             connections,
             group: forwards_group,

@@ -72,7 +72,7 @@ fn restore_lane<W: World>(
     match rebuilt {
         Ok((epoch, holds)) => Restored::Rebuilt { epoch, holds },
         Err(End::Halt(why)) => Restored::Halted(why),
-        Err(End::Lost(why)) => Restored::Overtaken(why),
-        Err(end @ (End::Down(_) | End::Stopped | End::Unassigned)) => Restored::Down(end.to_string()),
+        Err(end @ (End::Lost(_) | End::Superseded(_))) => Restored::Overtaken(end.to_string()),
+        Err(end @ (End::Down(_) | End::Stopped)) => Restored::Down(end.to_string()),
     }
 }

@@ -22,6 +22,7 @@ mod dead_letters;
 mod documentation;
 mod fulfilment;
 mod halts;
+mod handover;
 mod input;
 mod kills;
 mod live_stock;

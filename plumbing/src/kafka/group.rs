@@ -17,7 +17,7 @@ use rdkafka::{
 };
 use tokio::sync::watch;
 
-use super::client;
+use super::{client, consumer::Reader};
 use crate::config::Brokers;
 use crate::{stop::Stop, task};
 
@@ -63,7 +63,20 @@ fn pause(member: &BaseConsumer<Assignment>, list: &TopicPartitionList) {
     }
 }
 
-/// Joins a group for a topic until `stop`; the receiver always holds the partitions that are assigned now.
+/// How long the broker may take to say who is in a group.
+const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How many members a group has.
+///
+/// # Errors
+/// [`KafkaError`] when no broker answers within a second.
+pub fn members(reader: &Reader, group_id: &str) -> Result<usize, KafkaError> {
+    let groups = reader.fetch_group_list(Some(group_id), ASK_TIMEOUT)?;
+    Ok(groups.groups().iter().map(|group| group.members().len()).sum())
+}
+
+/// Joins a group for a topic until `stop`; the receiver always holds the partitions that are assigned now. The task ends when
+/// the group was told that this member leaves.
 ///
 /// # Errors
 /// [`KafkaError`] when librdkafka refuses the options; a broker that is down is waited for.
@@ -88,9 +101,9 @@ pub fn join(
                 tracing::debug!(%error, "kafka group member");
             }
         }
-        member.unsubscribe();
-        // Leaving takes a round trip, so that the others need not wait for the session to time out.
-        let _left = member.poll(Duration::from_millis(200));
+        // Its drop closes it, which tells the group: the others need not wait for the session to time out. (To unsubscribe first in the
+        // middle of a rebalance tells it nothing.)
+        drop(member);
     });
     Ok((assigned, polling))
 }

@@ -159,8 +159,9 @@ impl<'a, W: World> Turn<'a, W> {
         }
     }
 
-    /// Works until the turn is over, and says why it is.
-    pub(crate) fn run(&mut self, ours: &dyn Fn() -> bool, stop: &Stop) -> End {
+    /// Works until the turn is over, and says why it is. That the group gave the lane to somebody else does not end it:
+    /// the next owner's `LaneOpened` does, so that nobody waits meanwhile.
+    pub(crate) fn run(&mut self, stop: &Stop) -> End {
         // One by one: what is left when one fails is still to be sent, by the next turn.
         while let Some(forward) = self.forwards.front().cloned() {
             if let Err(end) = self.outbox.forward(forward, stop) {
@@ -168,26 +169,15 @@ impl<'a, W: World> Turn<'a, W> {
             }
             self.forwards.pop_front();
         }
-        loop {
-            let leaving = match (stop.is_requested(), ours()) {
-                (true, _) => Some(End::Stopped),
-                (_, false) => Some(End::Unassigned),
-                _ => None,
-            };
-            if let Some(end) = leaving {
-                return match self.drain() {
-                    Ok(()) => end,
-                    Err(fault) if matches!(end, End::Stopped) => {
-                        tracing::debug!(lane = self.lane.number(), %fault, "lane.drain");
-                        end
-                    }
-                    Err(fault) => fault,
-                };
-            }
+        while !stop.is_requested() {
             if let Err(end) = self.step(stop) {
                 return end;
             }
         }
+        if let Err(fault) = self.drain() {
+            tracing::debug!(lane = self.lane.number(), %fault, "lane.drain");
+        }
+        End::Stopped
     }
 
     /// Takes what there is, decides a batch, publishes its outcomes.

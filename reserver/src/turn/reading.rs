@@ -27,10 +27,7 @@ impl<W: World> Reading<'_, '_, W> {
         }
         let (stamp, verdict) = self.tail.read(message);
         match (verdict, stamp) {
-            (Verdict::Opened, _) => Err(End::Lost(format!(
-                "a newer owner opened the lane at {}",
-                message.offset()
-            ))),
+            (Verdict::Opened, _) => Err(End::Superseded(message.offset())),
             (Verdict::Valid, Some(Stamp::Decision { command, .. })) => {
                 failpoint::reach("reserver.read_back");
                 self.trim.push(command);

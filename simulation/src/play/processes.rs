@@ -134,6 +134,7 @@ impl Play<'_> {
                 codec,
                 owner: Text::parse("owner", &format!("process-{process}")).expect("short"),
                 health,
+                turns: reserver::Turns::default(),
             };
             let lane = Lane::new(i32::try_from(lane).expect("few lanes")).expect("few lanes");
             reserver::run_lane(&shared, lane, &hint, &stop);
