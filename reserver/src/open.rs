@@ -118,8 +118,7 @@ pub(crate) fn own_in_log<W: World>(
     let writer = shared.world.writer(&client)?;
 
     let from = match tail {
-        Some(tail) if tail.next >= reader.bounds(&shared.topics.events, lane.partition())?.0 => tail,
-        // Away for longer than the log goes back, or here for the first time.
+        Some(tail) if is_newest(shared, lane, &reader, tail)? => tail,
         _ => find_start(shared, lane, &reader)?,
     };
     guard::events(shared, lane, &mut redis, &reader, from)?;
@@ -144,6 +143,14 @@ pub(crate) fn own_in_log<W: World>(
         forwards,
         commands_end,
     })
+}
+
+/// Whether the lane may begin where an earlier turn of this process ended: the log still goes back to there, and nobody has sent on
+/// what comes after. Another owner since then has, and all of it would be read, and sent again, before anything is decided.
+fn is_newest<W: World>(shared: &Shared<W>, lane: Lane, reader: &W::Reader, tail: Tail) -> Result<bool, End> {
+    let (low, _) = reader.bounds(&shared.topics.events, lane.partition())?;
+    let cursor = committed_cursor(shared, lane, reader)?;
+    Ok(tail.next >= low && cursor.is_none_or(|cursor| cursor.next <= tail.next))
 }
 
 /// Where this process starts to read the lane's events: the forward cursor, else the beginning, else the checkpoint.
