@@ -372,6 +372,7 @@ fn a_hole_that_was_closed_unheard_damages_the_lane_when_the_command_after_it_was
     (hole.previous, hole.offset, hole.asked) = (0, 3, Asked::Skip);
     let mut command = books.entry(cancel("a"));
     (command.previous, command.offset) = (3, 4);
+    let hash = command.hash;
     let packed = pack::batch(lane(), &[hole, command], &[], false, RULES);
     assert!(matches!(books.redis.apply(0, &packed), Ok(Applied::Outcomes(_))));
     assert!(matches!(
@@ -379,7 +380,7 @@ fn a_hole_that_was_closed_unheard_damages_the_lane_when_the_command_after_it_was
         Ok(Claimed::Taken { fence: 4, .. })
     ));
     let mut command = books.entry(cancel("a"));
-    (command.previous, command.offset) = (0, 4);
+    (command.previous, command.offset, command.hash) = (0, 4, hash);
     let packed = pack::batch(lane(), &[command], &[], false, RULES);
     assert!(matches!(books.redis.apply(5, &packed), Ok(Applied::Damaged(_))));
     assert!(

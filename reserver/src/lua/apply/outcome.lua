@@ -6,10 +6,11 @@ local function replay(c)
   if not entry then
     damage('the journal has no entry of ' .. int(c[2]))
   end
-  local outcome = cmsgpack.unpack(entry)
-  if outcome[3] ~= previous and outcome[4] == c[4] then
+  -- Behind the array's head: see pack_outcome.
+  local _, _, _, after, hash = cmsgpack.unpack_limit(entry, 4, 1)
+  if after ~= previous and hash == c[4] then
     -- Somebody closed a hole before this very record and nobody heard of either.
-    damage(int(c[2]) .. ' was decided after ' .. int(outcome[3]) .. ', where the log has no command')
+    damage(int(c[2]) .. ' was decided after ' .. int(after) .. ', where the log has no command')
   end
   return entry
 end
