@@ -1,7 +1,7 @@
 //! The role's tables, and its view of the picture.
 
 use domain::{
-    HoldId, HoldState, Millis, Tenant,
+    HoldId, HoldState, Millis,
     payment::{PaymentState, Served},
 };
 use plumbing::time;
@@ -334,7 +334,7 @@ mod tests {
     fn a_reference_says_its_hold_and_its_number_and_nothing_else_does() {
         let hold_id = HoldId::of(
             domain::Lane::new(3).expect("a lane"),
-            &Tenant::parse("default").expect("a tenant"),
+            &domain::Tenant::parse("default").expect("a tenant"),
             &domain::Key::parse("key", "k").expect("a key"),
         );
         let reference = reference_of(hold_id, 12);
