@@ -52,12 +52,14 @@ impl Current {
         self.seen = next;
         if self.wanted.is_none() {
             match self.ends().await {
-                Ok(ends) => self.wanted = Some(ends),
+                Ok(ends) => {
+                    self.wanted = Some(ends);
+                    if !self.has_all() {
+                        tracing::info!("Postgres is behind the log: nothing is shipped until it has caught up");
+                    }
+                }
                 // Kafka has a watch of its own, which says so where somebody looks.
                 Err(error) => tracing::debug!(error = format!("{error:#}"), "the end of the log is not known yet"),
-            }
-            if !self.has_all() {
-                tracing::info!("Postgres is behind the log: nothing is shipped until it has caught up");
             }
         }
         Ok(self.has_all())

@@ -9,6 +9,7 @@
 //!
 //! `lane` takes turns -> `open` owns, claims or `rebuild`s -> `turn` runs: `intake` reads commands, `scripts` decide them
 //! in Redis, `outbox` publishes outcomes, and only what is read back from the log counts (`tail`).
+//! A process that is told to end leaves the group first, and its lanes when others have opened them (`handover`).
 
 mod end;
 mod guard;
