@@ -103,15 +103,21 @@ fn answer(
     mut router: Router,
     body_patience: Duration,
 ) -> impl Future<Output = axum::response::Response> {
+    let is_http1 = request.version() <= Version::HTTP_11;
     // Who sends a Content-Length beside it may mean another end of the body than we (RFC 9112, section 6.1): whatever
     // follows on this connection is not read as a request.
-    let is_last = request.version() == Version::HTTP_11 && request.headers().contains_key(header::TRANSFER_ENCODING);
-    let mut request = request.map(|body| Body::new(Timely::new(body, body_patience)));
+    let is_last = is_http1 && request.headers().contains_key(header::TRANSFER_ENCODING);
+    // Who waits for a "100 Continue" has sent nothing yet, and reading would ask for it.
+    let is_waiting = request.headers().contains_key(header::EXPECT);
+    let mut request = request.map(|body| Timely::new(body, body_patience));
+    let rest = request.body().rest();
     request.extensions_mut().insert(ConnectInfo(peer));
-    let answer = router.call(request);
+    let answer = router.call(request.map(Body::new));
     async move {
         let mut response = answer.await.unwrap_or_else(|never| match never {});
-        if is_last {
+        // With bytes of a body on the way there is no next request: hyper closes, and a client that is not told so sends
+        // its next call into the closed connection.
+        if is_http1 && (!rest.is_read(!is_waiting).await || is_last) {
             response
                 .headers_mut()
                 .insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -196,6 +196,52 @@ async fn a_body_that_does_not_come_is_given_up() {
     assert!(said.is_empty() || said.starts_with("HTTP/1.1 400"), "{said}");
 }
 
+/// Found on a slow machine: the client put the connection back into its pool, and its next call met the end of it.
+#[tokio::test]
+async fn a_body_that_nobody_reads_costs_its_client_neither_the_answer_nor_the_next_call() {
+    let house = House::open(limits()).await;
+    let mut stream = house.connect().await;
+    let head = format!(
+        "POST /deaf HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n",
+        512 * 1024
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    for _ in 0..8 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        stream.write_all(&[b'x'; 64 * 1024]).await.unwrap();
+    }
+    let said = read_some(&mut stream).await;
+    assert!(said.starts_with("HTTP/1.1 200") && said.ends_with("deaf"), "{said}");
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let said = read_some(&mut stream).await;
+    assert!(said.starts_with("HTTP/1.1 200") && said.ends_with("home"), "{said}");
+}
+
+#[tokio::test]
+async fn who_is_not_listened_to_any_more_is_told_that_the_connection_ends() {
+    let house = House::open(limits()).await;
+    for (wish, length) in [("", 1_000), ("expect: 100-continue\r\n", 1_000), ("", 100_000_000)] {
+        let mut stream = house.connect().await;
+        let head = format!("POST /deaf HTTP/1.1\r\nhost: a\r\n{wish}content-length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let (mut reading, mut writing) = stream.split();
+        let sending = async {
+            while length > 1_000_000 && writing.write_all(&[b'x'; 64 * 1024]).await.is_ok() {}
+            std::future::pending::<()>().await;
+        };
+        let mut said = vec![0; 4096];
+        let len = tokio::select! {
+            () = sending => unreachable!("it never ends"),
+            read = reading.read(&mut said) => read.expect("an answer"),
+        };
+        let said = String::from_utf8_lossy(&said[..len]);
+        assert!(
+            said.starts_with("HTTP/1.1 200") && said.contains("\r\nconnection: close\r\n"),
+            "{said}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_head_that_is_too_large_is_431() {
     let house = House::open(limits()).await;
