@@ -72,8 +72,8 @@ impl<B> Rest<B> {
 }
 
 impl<B: HttpBody<Data = Bytes> + Unpin> Rest<B> {
-    /// Whether the body has been read to its end, by its handler or, where `may_drain` and that did not want it, now.
-    pub async fn is_read(self, may_drain: bool) -> bool {
+    /// Reads what the handler did not want, where `may_drain`. Returns whether the body has been read to its end.
+    pub async fn finish(self, may_drain: bool) -> bool {
         match self.put(Left::Unknown) {
             Left::Nothing => true,
             Left::Unwanted(body) if may_drain => tokio::time::timeout(UNWANTED_PATIENCE, drain(body))

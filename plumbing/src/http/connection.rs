@@ -117,7 +117,7 @@ fn answer(
         let mut response = answer.await.unwrap_or_else(|never| match never {});
         // With bytes of a body on the way there is no next request: hyper closes, and a client that is not told so sends
         // its next call into the closed connection.
-        if is_http1 && (!rest.is_read(!is_waiting).await || is_last) {
+        if is_http1 && (!rest.finish(!is_waiting).await || is_last) {
             response
                 .headers_mut()
                 .insert(header::CONNECTION, HeaderValue::from_static("close"));
