@@ -184,11 +184,11 @@ impl Stripe {
         let path = format!("/v1/refunds?payment_intent={id}&limit={PAGE}");
         let refunds = self.call(Method::GET, &path, None).await?;
         let refunds = refunds["data"].as_array().ok_or(Error::Strange("data"))?;
-        let failed = |refund: &&Value| matches!(refund["status"].as_str(), Some("failed" | "canceled"));
-        let good = refunds.iter().filter(|refund| !failed(refund));
+        let has_failed = |refund: &&Value| matches!(refund["status"].as_str(), Some("failed" | "canceled"));
+        let (failed, good): (Vec<_>, Vec<_>) = refunds.iter().partition(has_failed);
         Ok(Refunds {
-            back: good.filter_map(|refund| refund["amount"].as_i64()).sum(),
-            tried: refunds.len(),
+            back: good.iter().filter_map(|refund| refund["amount"].as_i64()).sum(),
+            failed: failed.len(),
         })
     }
 
@@ -216,10 +216,11 @@ impl Stripe {
     /// Gives back what of the money is not back yet. One key for each refund that did not come about, and for each no (`refused`: see
     /// [`Stripe::capture`]).
     pub(crate) async fn refund(&self, id: &str, refused: i64) -> Result<(), Error> {
-        let tried = self.refunds(id).await?.tried;
+        // Not how many there are: whoever asks beside another, whose refund came about a moment ago, must ask by its key.
+        let failed = self.refunds(id).await?.failed;
         self.post(
             "/v1/refunds",
-            &format!("{id}-refund-{tried}-{refused}"),
+            &format!("{id}-refund-{failed}-{refused}"),
             &[("payment_intent", id)],
         )
         .await
@@ -234,8 +235,8 @@ impl Stripe {
 struct Refunds {
     /// What is back, or on its way, in the smallest coin.
     back: i64,
-    /// How many there were, also those that failed.
-    tried: usize,
+    /// How many came to nothing.
+    failed: usize,
 }
 
 #[cfg(test)]
