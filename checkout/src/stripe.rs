@@ -297,4 +297,12 @@ mod tests {
         let of = |refused: i64| ["capture", "cancel", "refund-0"].map(|call| format!("pi-{call}-{refused}"));
         assert_eq!(*keys.lock().unwrap(), [of(0), of(0), of(1)].concat());
     }
+
+    /// Found by checkouts beside kills: the second of two who refund at once counted the first's refund, and money went back twice.
+    #[tokio::test]
+    async fn who_refunds_beside_another_asks_by_the_same_key() {
+        let (stripe, keys) = stand_in(|_| json!({"data": [{"amount": 100, "status": "succeeded"}]})).await;
+        stripe.refund("pi", 0).await.unwrap();
+        assert_eq!(*keys.lock().unwrap(), ["pi-refund-0-0"]);
+    }
 }
