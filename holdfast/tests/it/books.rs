@@ -84,7 +84,17 @@ impl Stripe {
     }
 
     pub async fn try_post(&self, path: &str, body: &Value) -> Result<Value, String> {
+        self.send(self.client.post(format!("{}{path}", self.url)), path, body)
+            .await
+    }
+
+    /// As a service does that may have to send it again.
+    pub async fn try_post_keyed(&self, key: &str, path: &str, body: &Value) -> Result<Value, String> {
         let request = self.client.post(format!("{}{path}", self.url));
+        self.send(request.header("Idempotency-Key", key), path, body).await
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder, path: &str, body: &Value) -> Result<Value, String> {
         let answer = request.bearer_auth("sk_test_holdfast").json(body).send().await;
         let answer = answer.expect("localstripe answers");
         let (status, text) = (answer.status(), answer.text().await.expect("a body"));

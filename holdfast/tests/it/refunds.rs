@@ -1,11 +1,13 @@
 //! Money that goes back after it was taken: orders that are given up, sales that are taken back, payments that are others'.
 
-use std::sync::atomic::Ordering;
+use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use domain::{CommandBody, EventBody, HoldId, Text};
+use futures::future::join_all;
 use serde_json::json;
 
 use crate::{
+    books::Stripe,
     shop::Shop,
     wire::{Wire, command},
     world::play,
@@ -18,6 +20,31 @@ async fn units(shop: &Shop, sku: &str, wanted: (i64, i64, i64, i64)) {
             found => Err(format!("{found:?} is not {wanted:?}")),
         })
         .await;
+}
+
+/// The books of the stand-in are worth a comparison only if it does with a repeated call what Stripe does.
+#[test]
+fn the_stand_in_does_a_call_once_per_key_as_stripe_does() {
+    play(async {
+        let stripe = Stripe::new();
+        let intent = json!({"amount": 1250, "currency": "eur"});
+        let intent = stripe.post("/v1/payment_intents", &intent).await;
+        let id = intent["id"].as_str().expect("an id");
+        stripe.pay(id).await;
+        let (key, refund) = (format!("{id}-refund"), json!({"payment_intent": id}));
+        let asked = (0..5).map(|_| stripe.try_post_keyed(&key, "/v1/refunds", &refund));
+        let answers: BTreeSet<_> = join_all(asked)
+            .await
+            .into_iter()
+            .map(|answer| answer.expect("done")["id"].to_string())
+            .collect();
+        assert_eq!((answers.len(), stripe.refunds(id).await), (1, 1), "{answers:?}");
+        let other = stripe.try_post_keyed(&key, "/v1/refunds", &json!({})).await;
+        assert!(
+            other.is_err_and(|said| said.contains("400")),
+            "a key stands for one call"
+        );
+    });
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub struct Timely<B: HttpBody> {
     patience: Duration,
     /// Runs from the first wait on: most bodies come with their head, and need no timer.
     overdue: Option<Pin<Box<Sleep>>>,
+    /// Whether it comes only when it is asked for (`Expect: 100-continue`), and was not.
+    is_unasked: bool,
     rest: Rest<B>,
 }
 
@@ -37,15 +39,15 @@ pub struct Rest<B>(Arc<Mutex<Left<B>>>);
 enum Left<B> {
     /// All of it was read.
     Nothing,
-    /// Somebody still has it, or it came too late or broken.
+    /// Somebody still has it, it came too late or broken, or was never asked for.
     Unknown,
     /// Nobody wants it any more.
     Unwanted(B),
 }
 
 impl<B: HttpBody> Timely<B> {
-    /// Gives a body so long.
-    pub fn new(body: B, patience: Duration) -> Self {
+    /// Gives a body so long. `must_be_asked`: the client sends it after a "100 Continue", which the first reading brings about.
+    pub fn new(body: B, patience: Duration, must_be_asked: bool) -> Self {
         let left = if body.is_end_stream() {
             Left::Nothing
         } else {
@@ -55,6 +57,7 @@ impl<B: HttpBody> Timely<B> {
             body: Some(body),
             patience,
             overdue: None,
+            is_unasked: must_be_asked,
             rest: Rest(Arc::new(Mutex::new(left))),
         }
     }
@@ -72,14 +75,14 @@ impl<B> Rest<B> {
 }
 
 impl<B: HttpBody<Data = Bytes> + Unpin> Rest<B> {
-    /// Reads what the handler did not want, where `may_drain`. Returns whether the body has been read to its end.
-    pub async fn finish(self, may_drain: bool) -> bool {
+    /// Reads what the handler did not want. Returns whether the body has been read to its end.
+    pub async fn finish(self) -> bool {
         match self.put(Left::Unknown) {
             Left::Nothing => true,
-            Left::Unwanted(body) if may_drain => tokio::time::timeout(UNWANTED_PATIENCE, drain(body))
+            Left::Unknown => false,
+            Left::Unwanted(body) => tokio::time::timeout(UNWANTED_PATIENCE, drain(body))
                 .await
                 .unwrap_or(false),
-            Left::Unwanted(_) | Left::Unknown => false,
         }
     }
 }
@@ -98,7 +101,8 @@ async fn drain<B: HttpBody<Data = Bytes> + Unpin>(mut body: B) -> bool {
 
 impl<B: HttpBody> Drop for Timely<B> {
     fn drop(&mut self) {
-        if let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) {
+        let body = self.body.take().filter(|_| !self.is_unasked);
+        if let Some(body) = body.filter(|body| !body.is_end_stream()) {
             self.rest.put(Left::Unwanted(body));
         }
     }
@@ -113,6 +117,7 @@ where
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.is_unasked = false;
         let Some(body) = &mut self.body else {
             return Poll::Ready(None);
         };

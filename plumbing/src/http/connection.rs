@@ -107,9 +107,8 @@ fn answer(
     // Who sends a Content-Length beside it may mean another end of the body than we (RFC 9112, section 6.1): whatever
     // follows on this connection is not read as a request.
     let is_last = is_http1 && request.headers().contains_key(header::TRANSFER_ENCODING);
-    // Who waits for a "100 Continue" has sent nothing yet, and reading would ask for it.
-    let is_waiting = request.headers().contains_key(header::EXPECT);
-    let mut request = request.map(|body| Timely::new(body, body_patience));
+    let must_be_asked = request.headers().contains_key(header::EXPECT);
+    let mut request = request.map(|body| Timely::new(body, body_patience, must_be_asked));
     let rest = request.body().rest();
     request.extensions_mut().insert(ConnectInfo(peer));
     let answer = router.call(request.map(Body::new));
@@ -117,7 +116,7 @@ fn answer(
         let mut response = answer.await.unwrap_or_else(|never| match never {});
         // With bytes of a body on the way there is no next request: hyper closes, and a client that is not told so sends
         // its next call into the closed connection.
-        if is_http1 && (!rest.finish(!is_waiting).await || is_last) {
+        if is_http1 && (!rest.finish().await || is_last) {
             response
                 .headers_mut()
                 .insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -217,6 +217,26 @@ async fn a_body_that_nobody_reads_costs_its_client_neither_the_answer_nor_the_ne
     assert!(said.starts_with("HTTP/1.1 200") && said.ends_with("home"), "{said}");
 }
 
+/// A body that was asked for is on its way, also when its handler gives up half-way (axum: above 2 MB).
+#[tokio::test]
+async fn who_was_told_to_go_on_is_heard_out() {
+    let house = House::open(limits()).await;
+    let mut stream = house.connect().await;
+    let body = vec![b'x'; 5 * 512 * 1024];
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    assert!(read_some(&mut stream).await.starts_with("HTTP/1.1 100"));
+    stream.write_all(&body).await.unwrap();
+    let said = read_some(&mut stream).await;
+    assert!(said.starts_with("HTTP/1.1 413"), "{said}");
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let said = read_some(&mut stream).await;
+    assert!(said.starts_with("HTTP/1.1 200") && said.ends_with("home"), "{said}");
+}
+
 #[tokio::test]
 async fn who_is_not_listened_to_any_more_is_told_that_the_connection_ends() {
     let house = House::open(limits()).await;
