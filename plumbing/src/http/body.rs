@@ -1,4 +1,4 @@
-//! Bodies with an end: a request's that must come in time, a response's that says when it is over.
+//! Bodies with an end: a request's that must come in time and is not left half-read, a response's that says when it is over.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
