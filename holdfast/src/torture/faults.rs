@@ -36,7 +36,7 @@ pub enum Fault {
     Pause,
     /// SIGTERM of a reserver, and a new one.
     End,
-    /// Two processes more of each role, and gone again.
+    /// A process more of each role, a while later another, and both gone again: three of a role at least.
     Grow,
     /// A reserver more, and gone again, every five seconds.
     Rebalance,
@@ -155,7 +155,7 @@ async fn hurt(fault: Fault, name: &str, system: &mut System, dice: &mut Dice) ->
         }
         Fault::Pause => {
             system.signal(name, "STOP").await?;
-            tokio::time::sleep(Duration::from_millis(dice.between(5_000, 12_000))).await;
+            tokio::time::sleep(pause(dice)).await;
             system.signal(name, "CONT").await
         }
         Fault::End => {
@@ -163,15 +163,14 @@ async fn hurt(fault: Fault, name: &str, system: &mut System, dice: &mut Dice) ->
             system.spawn(name)
         }
         Fault::Grow => {
-            let more: Vec<String> = ["more", "most"]
-                .iter()
-                .flat_map(|which| ROLES.iter().map(move |role| format!("{role}-{which}")))
-                .collect();
-            for name in &more {
-                system.spawn(name)?;
+            let groups = ["more", "most"].map(|which| ROLES.map(|role| format!("{role}-{which}")));
+            for group in &groups {
+                for name in group {
+                    system.spawn(name)?;
+                }
+                tokio::time::sleep(Duration::from_millis(dice.between(2_000, 6_000))).await;
             }
-            tokio::time::sleep(Duration::from_millis(dice.between(3_000, 8_000))).await;
-            for name in &more {
+            for name in groups.as_flattened() {
                 system.end(name).await?;
             }
             Ok(())
@@ -231,6 +230,12 @@ async fn hurt(fault: Fault, name: &str, system: &mut System, dice: &mut Dice) ->
             system.services("start", "redis").await
         }
     }
+}
+
+/// How long a process stands still: mostly little more than the consumer's session, sometimes far past it.
+fn pause(dice: &mut Dice) -> Duration {
+    let longest_ms = if dice.percent(70) { 12_000 } else { 40_000 };
+    Duration::from_millis(dice.between(5_000, longest_ms))
 }
 
 /// Requests are delivered and answers dropped; sometimes the connections are cut before all is well again.

@@ -599,9 +599,9 @@ fn play(ops: &[Op]) {
 
 fn cases() -> u32 {
     if std::env::var_os("HOLDFAST_TEST_FULL").is_some() {
-        2_000
+        20_000
     } else {
-        200
+        2_000
     }
 }
 
