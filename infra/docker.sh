@@ -4,7 +4,8 @@
 # docker_answers: an engine on this machine, with compose. A remote one would publish its ports elsewhere.
 docker_answers() {
     have docker || return 1
-    case ${DOCKER_HOST:-unix:} in unix:*) ;; *) return 1 ;; esac
+    # The context knows, whether DOCKER_HOST or `docker context use` has chosen it.
+    case $(docker context inspect -f '{{.Endpoints.docker.Host}}' 2>/dev/null) in unix:*) ;; *) return 1 ;; esac
     timeout 10 docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1
 }
 
@@ -13,7 +14,8 @@ choose_engine() {
     local command=$1 engine
     if engine=$(cat "$STATE/engine" 2>/dev/null); then
         if [[ $engine == docker && -n ${HOLDFAST_NATIVE:-} && $command != wipe ]]; then
-            die "$STATE was started with Docker" "delete it first: HOLDFAST_NATIVE= infra/services.sh wipe"
+            die "$STATE was started with Docker" "go on with Docker: unset HOLDFAST_NATIVE" \
+                "or delete its data first: HOLDFAST_NATIVE= infra/services.sh wipe"
         elif [[ $engine == docker ]] && ! docker_answers; then
             die "$STATE was started with Docker, which does not answer now" "start the Docker engine" \
                 "or give the containers up and go on natively: rm $STATE/engine"
@@ -26,10 +28,11 @@ choose_engine() {
     fi
 }
 
+# PATIENCE_S ends it after that many seconds: its own --wait-timeout does not count the time that one service waits for another.
 docker_compose() {
     HOLDFAST_KAFKA_PORT=$KAFKA_PORT HOLDFAST_REGISTRY_PORT=$REGISTRY_PORT HOLDFAST_REDIS_PORT=$REDIS_PORT \
         HOLDFAST_POSTGRES_PORT=$POSTGRES_PORT \
-        docker compose -p "holdfast-$(printf '%s' "$STATE" | sha256sum | cut -c1-12)" -f "$INFRA/compose.yaml" "$@"
+        ${PATIENCE_S:+timeout "$PATIENCE_S"} docker compose -p "holdfast-$(printf '%s' "$STATE" | sha256sum | cut -c1-12)" -f "$INFRA/compose.yaml" "$@"
 }
 
 docker_running() { docker_compose ps --status running --services 2>/dev/null | grep -qx "$1"; }
@@ -44,10 +47,22 @@ need_free_docker() {
     done
 }
 
+# container_ready <service>: asked from this machine where the means are here with Docker too, else its own health check.
+container_ready() {
+    case $1 in
+    kafka | registry) "$1_ready" >/dev/null 2>&1 ;;
+    *) [[ $(container_health "$1") == healthy ]] ;;
+    esac
+}
+
+container_health() { docker inspect -f '{{if .State.Health}}{{.State.Health.Status}}{{end}}' "$(docker_compose ps -aq "$1")" 2>/dev/null; }
+
 docker_start() {
     local service
     shift
     need_free_docker "$@"
+    # The images' users read these, and to them a checkout made under umask 077 is closed.
+    chmod a+r -- "$INFRA/redis/redis.conf" "$INFRA/postgres/roles.sql" 2>/dev/null || true
     if [[ ! -e $STATE/engine ]] && ! ticking "container images" "$LOGS/docker.log" docker_compose pull --policy missing; then
         # Nothing is started yet, so nothing is lost by going the other way.
         warn "Docker cannot fetch the images: going on with native processes"
@@ -57,9 +72,8 @@ docker_start() {
         return
     fi
     echo docker >"$STATE/engine"
-    if ! ticking "containers: $*" "$LOGS/docker.log" docker_compose up -d --wait --wait-timeout "$START_TIMEOUT_S" "$@"; then
-        docker_compose logs --tail 15 "$@" >&2 || true
-        die "not all containers became healthy" "the log: $LOGS/docker.log; or go native: infra/services.sh wipe, then HOLDFAST_NATIVE=1"
+    if ! PATIENCE_S=$START_TIMEOUT_S ticking "containers: $*" "$LOGS/docker.log" docker_compose up -d --wait "$@"; then
+        docker_give_up "$@"
     fi
     for service in "$@"; do
         furnish_container "$service"
@@ -67,15 +81,39 @@ docker_start() {
     done
 }
 
-# furnish_container <service>: compose.yaml gives a new cluster its roles; this, one that was made before there were any.
+# docker_give_up <services...>: what those said that did not come up. They are left as they are, to be looked at.
+docker_give_up() {
+    local service
+    for service in "$@"; do
+        [[ $(container_health "$service") != healthy ]] || continue
+        printf '  last lines of %s:\n' "$service" >&2
+        docker logs --tail 15 "$(docker_compose ps -aq "$service")" 2>&1 | cut -c1-300 | sed 's/^/  │ /' >&2 || true
+    done
+    die "not all containers became healthy" "the log: $LOGS/docker.log" \
+        "or go native, which deletes the data of all services: infra/services.sh wipe, then HOLDFAST_NATIVE=1 ${HOLDFAST_COMMAND:-$0}"
+}
+
+# furnish_container <service>: what a new container has from compose.yaml, for data or a process that is older than that.
 furnish_container() {
-    [[ $1 != postgres ]] || docker_compose exec -T postgres psql -h 127.0.0.1 -U holdfast -d holdfast -XAtq -v ON_ERROR_STOP=1 \
-        <"$INFRA/postgres/roles.sql" >>"$LOGS/docker.log" 2>&1 || die "postgres refuses infra/postgres/roles.sql" "the log: $LOGS/docker.log"
+    case $1 in
+    postgres)
+        docker_compose exec -T postgres psql -h 127.0.0.1 -U holdfast -d holdfast -XAtq -v ON_ERROR_STOP=1 \
+            <"$INFRA/postgres/roles.sql" >>"$LOGS/docker.log" 2>&1 || die "postgres refuses infra/postgres/roles.sql" "the log: $LOGS/docker.log"
+        ;;
+    redis) redis_furnish docker_compose exec -T redis redis-cli ;;
+    esac
 }
 
 docker_stop() { shift; ticking "containers stop: $*" "$LOGS/docker.log" docker_compose stop -t 30 "$@"; }
 
-docker_kill() { shift; ticking "containers killed: $*" "$LOGS/docker.log" docker_compose kill "$@"; }
+docker_kill() {
+    local service running=()
+    shift
+    for service in "$@"; do
+        if docker_running "$service"; then running+=("$service"); else warn "$service does not run"; fi
+    done
+    ((${#running[@]} == 0)) || ticking "containers killed: ${running[*]}" "$LOGS/docker.log" docker_compose kill "${running[@]}"
+}
 
 docker_restart() { docker_stop "$@" && docker_start "$@"; }
 
@@ -83,10 +121,13 @@ docker_status() {
     shift
     local service failed=0
     for service in "$@"; do
-        if docker_running "$service"; then
-            printf '%-9s running    %-45s container\n' "$service" "$("${service}_endpoint")"
-        else
+        if ! docker_running "$service"; then
             printf '%-9s stopped\n' "$service"
+            failed=1
+        elif container_ready "$service"; then
+            printf '%-9s ready      %-45s container\n' "$service" "$("${service}_endpoint")"
+        else
+            printf '%-9s not ready  %-45s container\n' "$service" "$("${service}_endpoint")"
             failed=1
         fi
     done

@@ -13,10 +13,11 @@ redis_start() {
     daemon redis redis-server "$INFRA/redis/redis.conf" --bind 127.0.0.1 --port "$REDIS_PORT" --dir "$STATE/redis" --daemonize no
 }
 
-# The users of redis.conf, for a process that has read an older one.
+# The users of redis.conf, for a process that has read an older one. redis_furnish [client...]: redis-cli, or how to reach one.
 redis_furnish() {
-    local answers
-    answers=$(sed -n 's/^user \(holdfast_[a-z]*\) /ACL SETUSER \1 reset /p' "$INFRA/redis/redis.conf" | redis-cli -h 127.0.0.1 -p "$REDIS_PORT")
+    local answers client=("$@")
+    ((${#client[@]})) || client=(redis-cli -h 127.0.0.1 -p "$REDIS_PORT")
+    answers=$(sed -n 's/^user \(holdfast_[a-z]*\) /ACL SETUSER \1 reset /p' "$INFRA/redis/redis.conf" | "${client[@]}")
     [[ $answers != *ERR* ]] || die "redis refuses a user of infra/redis/redis.conf: $answers"
 }
 
