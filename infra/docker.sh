@@ -83,13 +83,14 @@ docker_start() {
 
 # docker_give_up <services...>: what those said that did not come up. They are left as they are, to be looked at.
 docker_give_up() {
-    local service
+    local service lines
     for service in "$@"; do
         [[ $(container_health "$service") != healthy ]] || continue
-        printf '  last lines of %s:\n' "$service" >&2
-        docker logs --tail 15 "$(docker_compose ps -aq "$service")" 2>&1 | cut -c1-300 | sed 's/^/  │ /' >&2 || true
+        lines=$(docker logs --tail 15 "$(docker_compose ps -aq "$service")" 2>&1 | cut -c1-300 | sed 's/^/  │ /') || true
+        [[ -z $lines ]] || printf '  last lines of %s:\n%s\n' "$service" "$lines" >&2
     done
     die "not all containers became healthy" "the log: $LOGS/docker.log" \
+        "a slow machine? HOLDFAST_START_TIMEOUT=600 ${HOLDFAST_COMMAND:-$0}" \
         "or go native, which deletes the data of all services: infra/services.sh wipe, then HOLDFAST_NATIVE=1 ${HOLDFAST_COMMAND:-$0}"
 }
 
