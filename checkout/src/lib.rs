@@ -17,6 +17,7 @@
 //! loss nor its repetition matters; the worker looks at every open row every few minutes anyhow.
 
 mod begin;
+mod bodies;
 mod outbox;
 mod prices;
 mod reconcile;
@@ -31,7 +32,7 @@ mod worker;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use axum::{Router, http::HeaderMap};
+use axum::http::HeaderMap;
 use domain::Millis;
 use plumbing::{
     config::{Connections, Login, SecretUrl},
@@ -39,6 +40,7 @@ use plumbing::{
     service::Context,
 };
 use sqlx::PgPool;
+use utoipa_axum::router::OpenApiRouter;
 
 /// The whole command line of the worker.
 #[derive(clap::Args, Clone, Debug)]
@@ -165,8 +167,8 @@ impl Checkout {
         })
     }
 
-    /// The calls, for the process that serves HTTP. `is_let_in` judges every call but Stripe's by its headers.
-    pub fn router(&self, is_let_in: impl Fn(&HeaderMap) -> bool + Send + Sync + 'static) -> Router {
+    /// The calls with their description, for the process that serves HTTP. `is_let_in` judges every call but Stripe's by its headers.
+    pub fn router(&self, is_let_in: impl Fn(&HeaderMap) -> bool + Send + Sync + 'static) -> OpenApiRouter {
         routes::router(Arc::clone(&self.shared), Arc::new(is_let_in))
     }
 

@@ -3,25 +3,32 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, Path, Query, Request, State, rejection::QueryRejection},
+    Json,
+    extract::{DefaultBodyLimit, Query, Request, State, rejection::QueryRejection},
     http::{HeaderMap, StatusCode},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
-    routing::{get, post},
 };
 use domain::{HoldId, Sku, Tenant};
-use plumbing::{problem, task};
+use plumbing::{
+    http::{
+        Segment,
+        json::{BODY_MAX, JsonBody, OptionalJsonBody},
+    },
+    problem, task,
+};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use utoipa::OpenApi as _;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     Shared,
     begin::{self, Problem},
-    prices,
-    store::Payment,
-    webhook,
+    bodies::{
+        Calls, CheckoutProblems, CheckoutRequest, NotThere, PaymentBody, PriceBody, PriceListBody, PriceRequest,
+        ReadProblems, WriteProblems,
+    },
+    prices, webhook,
 };
 
 type App = State<Arc<Shared>>;
@@ -30,17 +37,18 @@ type App = State<Arc<Shared>>;
 pub(crate) type LetIn = Arc<dyn Fn(&HeaderMap) -> bool + Send + Sync>;
 
 /// The webhook shows a signature, everything else the token.
-pub(crate) fn router(shared: Arc<Shared>, is_let_in: LetIn) -> Router {
-    let guarded = Router::new()
-        .route("/v1/prices", get(list_prices))
-        .route("/v1/prices/{sku}", get(get_price).put(put_price))
-        .route("/v1/holds/{hold_id}/checkout", post(checkout))
-        .route("/v1/holds/{hold_id}/payment", get(payment))
-        .route_layer(middleware::from_fn_with_state(is_let_in, gate));
-    Router::new()
-        .route("/v1/webhooks/stripe", post(webhook::receive))
+pub(crate) fn router(shared: Arc<Shared>, is_let_in: LetIn) -> OpenApiRouter {
+    let guarded = OpenApiRouter::with_openapi(Calls::openapi())
+        .routes(routes!(list_prices))
+        .routes(routes!(get_price, put_price))
+        .routes(routes!(checkout))
+        .routes(routes!(payment))
+        .route_layer(middleware::from_fn_with_state(is_let_in, gate))
+        .layer(DefaultBodyLimit::max(BODY_MAX));
+    OpenApiRouter::new()
+        .routes(routes!(webhook::receive))
+        .layer(DefaultBodyLimit::max(webhook::EVENT_MAX))
         .merge(guarded)
-        .layer(DefaultBodyLimit::max(256 * 1024))
         .with_state(shared)
 }
 
@@ -80,37 +88,42 @@ fn tenant() -> Tenant {
     Tenant::parse("default").expect("our own tenant is legal")
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Price {
-    amount: i64,
-    currency: String,
-}
-
-async fn put_price(State(shared): App, Path(sku): Path<String>, body: Bytes) -> Response {
-    let Ok(sku) = Sku::parse(&sku) else {
-        return invalid("sku: is not one");
+/// Set what one unit of a SKU costs
+///
+/// The amount of a payment comes from here and from nowhere else. A payment that is open keeps the price that it began with.
+#[utoipa::path(
+    put, path = "/v1/prices/{sku}", tag = "checkout", operation_id = "set_price",
+    request_body = PriceRequest,
+    params(("sku" = String, Path, description = "The SKU", pattern = "^[A-Za-z0-9._~-]{1,64}$", example = "TICKET-1")),
+    responses((status = 200, description = "The price", body = PriceBody), WriteProblems),
+)]
+async fn put_price(State(shared): App, Segment(sku): Segment, JsonBody(price): JsonBody<PriceRequest>) -> Response {
+    let sku = match Sku::parse(&sku) {
+        Ok(sku) => sku,
+        Err(error) => return invalid(&error.to_string()),
     };
-    let Ok(price) = serde_json::from_slice::<Price>(&body) else {
-        return invalid("the body must be {\"amount\": units of the smallest coin, \"currency\": \"eur\"}");
-    };
-    // Stripe's own limits: eight digits, three small letters.
-    let is_currency = price.currency.len() == 3 && price.currency.bytes().all(|byte| byte.is_ascii_lowercase());
-    if !(1..=99_999_999).contains(&price.amount) || !is_currency {
+    if !price.is_legal() {
         return invalid("amount: 1 to 99999999; currency: three small letters");
     }
     match prices::set(&shared.pool, &tenant(), sku.as_str(), price.amount, &price.currency).await {
-        Ok(()) => price_body(&sku, price.amount, &price.currency),
+        Ok(()) => Json(PriceBody::of(&sku, (price.amount, price.currency))).into_response(),
         Err(error) => failed(error),
     }
 }
 
-async fn get_price(State(shared): App, Path(sku): Path<String>) -> Response {
-    let Ok(sku) = Sku::parse(&sku) else {
-        return invalid("sku: is not one");
+/// Read what one unit of a SKU costs
+#[utoipa::path(
+    get, path = "/v1/prices/{sku}", tag = "checkout", operation_id = "get_price",
+    params(("sku" = String, Path, description = "The SKU", pattern = "^[A-Za-z0-9._~-]{1,64}$", example = "TICKET-1")),
+    responses((status = 200, description = "The price", body = PriceBody), NotThere, ReadProblems),
+)]
+async fn get_price(State(shared): App, Segment(sku): Segment) -> Response {
+    let sku = match Sku::parse(&sku) {
+        Ok(sku) => sku,
+        Err(error) => return invalid(&error.to_string()),
     };
     match prices::get(&shared.pool, &tenant(), sku.as_str()).await {
-        Ok(Some((amount, currency))) => price_body(&sku, amount, &currency),
+        Ok(Some(price)) => Json(PriceBody::of(&sku, price)).into_response(),
         Ok(None) => problem::respond(StatusCode::NOT_FOUND, "no_price", "this SKU has no price"),
         Err(error) => failed(error),
     }
@@ -125,6 +138,12 @@ struct Place {
     cursor: Option<String>,
 }
 
+/// List prices, page by page
+#[utoipa::path(
+    get, path = "/v1/prices", tag = "checkout", operation_id = "list_prices",
+    params(("cursor" = Option<String>, Query, description = "`next_cursor` of the page before", pattern = "^[A-Za-z0-9._~-]{1,64}$")),
+    responses((status = 200, description = "Up to 100 prices, ascending by SKU", body = PriceListBody), ReadProblems),
+)]
 async fn list_prices(State(shared): App, place: Result<Query<Place>, QueryRejection>) -> Response {
     let Query(place) = match place {
         Ok(place) => place,
@@ -138,73 +157,66 @@ async fn list_prices(State(shared): App, place: Result<Query<Place>, QueryReject
     let limit = i64::try_from(PAGE).unwrap_or(i64::MAX);
     match prices::list(&shared.pool, &tenant(), &after, limit).await {
         Ok(prices) => {
-            let next = prices
+            let next_cursor = prices
                 .last()
                 .filter(|_| prices.len() == PAGE)
                 .map(|(sku, ..)| sku.clone());
-            let shown = |(sku, amount, currency): &(String, i64, String)| json!({"sku": sku, "amount": amount, "currency": currency});
-            let prices: Vec<Value> = prices.iter().map(shown).collect();
-            Json(json!({"prices": prices, "next_cursor": next})).into_response()
+            let shown = |(sku, amount, currency)| PriceBody { sku, amount, currency };
+            let prices = prices.into_iter().map(shown).collect();
+            Json(PriceListBody { prices, next_cursor }).into_response()
         }
         Err(error) => failed(error),
     }
 }
 
-fn price_body(sku: &Sku, amount: i64, currency: &str) -> Response {
-    Json(json!({"sku": sku.as_str(), "amount": amount, "currency": currency})).into_response()
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-struct Begin {
-    capture_method: Option<String>,
-}
-
-async fn checkout(State(shared): App, Path(hold_id): Path<String>, body: Bytes) -> Response {
-    let Ok(hold_id) = HoldId::parse(&hold_id) else {
-        return invalid("hold_id: is not one");
+/// Begin to pay for a hold
+///
+/// Makes a payment at Stripe, or shows the one that is open. While it is, the hold is `paying` and does not expire up to a cap. The buyer pays
+/// with the `client_secret` on a page of Stripe's; card data never comes here. What became of it is told by `payment` and by the hold.
+#[utoipa::path(
+    post, path = "/v1/holds/{hold_id}/checkout", tag = "checkout", operation_id = "checkout",
+    request_body = Option<CheckoutRequest>,
+    params(("hold_id" = String, Path, description = "The hold", pattern = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$", example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab")),
+    responses((status = 200, description = "The payment, with its secret", body = PaymentBody), CheckoutProblems, WriteProblems),
+)]
+async fn checkout(
+    State(shared): App,
+    Segment(hold_id): Segment,
+    OptionalJsonBody(asked): OptionalJsonBody<CheckoutRequest>,
+) -> Response {
+    let hold_id = match HoldId::parse(&hold_id) {
+        Ok(hold_id) => hold_id,
+        Err(error) => return invalid(&error.to_string()),
     };
-    let asked = match body.is_empty() {
-        true => Ok(Begin::default()),
-        false => serde_json::from_slice::<Begin>(&body),
-    };
-    let method = match asked.map(|asked| asked.capture_method.unwrap_or_else(|| "automatic".to_owned())) {
-        Ok(method) if method == "automatic" || method == "manual" => method,
-        _ => return invalid("capture_method: must be automatic or manual"),
-    };
+    let method = asked.capture_method.unwrap_or_else(|| "automatic".to_owned());
+    if method != "automatic" && method != "manual" {
+        return invalid("capture_method: must be automatic or manual");
+    }
     // A task: a caller who hangs up does not stop a payment half-way.
     let beginning = task::spawn("checkout-begin", async move {
         begin::begin(&shared, hold_id, &method).await
     });
     match beginning.await {
-        Ok(Ok(payment)) => Json(shown(&payment, true)).into_response(),
+        Ok(Ok(payment)) => Json(PaymentBody::with_secret(&payment)).into_response(),
         Ok(Err(problem)) => problem.answer(),
         Err(error) => failed(error),
     }
 }
 
-async fn payment(State(shared): App, Path(hold_id): Path<String>) -> Response {
-    let Ok(hold_id) = HoldId::parse(&hold_id) else {
-        return invalid("hold_id: is not one");
+/// Read the newest payment of a hold
+#[utoipa::path(
+    get, path = "/v1/holds/{hold_id}/payment", tag = "checkout", operation_id = "get_payment",
+    params(("hold_id" = String, Path, description = "The hold", pattern = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$", example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab")),
+    responses((status = 200, description = "The payment", body = PaymentBody), NotThere, ReadProblems),
+)]
+async fn payment(State(shared): App, Segment(hold_id): Segment) -> Response {
+    let hold_id = match HoldId::parse(&hold_id) {
+        Ok(hold_id) => hold_id,
+        Err(error) => return invalid(&error.to_string()),
     };
     match begin::newest(&shared, hold_id).await {
-        Ok(Some(payment)) => Json(shown(&payment, false)).into_response(),
+        Ok(Some(payment)) => Json(PaymentBody::of(&payment)).into_response(),
         Ok(None) => problem::respond(StatusCode::NOT_FOUND, "no_payment", "no payment of this hold was begun"),
         Err(problem) => problem.answer(),
     }
-}
-
-fn shown(payment: &Payment, with_secret: bool) -> Value {
-    let mut body = json!({
-        "payment_ref": payment.payment_ref, "hold_id": payment.hold_id.to_string(), "intent_id": payment.intent_id,
-        "amount": payment.amount, "currency": payment.currency, "capture_method": payment.capture_method,
-    });
-    match with_secret {
-        true => body["client_secret"] = payment.client_secret.clone().into(),
-        false => {
-            body["state"] = payment.state.name().into();
-            body["retaken_hold_id"] = payment.retaken.map(|hold_id| hold_id.to_string()).into();
-        }
-    }
-    body
 }

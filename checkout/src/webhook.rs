@@ -12,6 +12,24 @@ use serde_json::Value;
 
 use crate::{Shared, signature, store};
 
+/// Largest event, in bytes: its object comes whole.
+pub(crate) const EVENT_MAX: usize = 256 * 1024;
+
+/// Take an event of Stripe's
+///
+/// The body as Stripe sent it, signed by the webhook's secret at most 300 s ago, of our mode. It is stored once by its id before the 200, and
+/// moves nothing by itself: what became of the payment is read from Stripe. Register this address at Stripe.
+#[utoipa::path(
+    post, path = "/v1/webhooks/stripe", tag = "checkout", operation_id = "stripe_webhook", security(()),
+    request_body(content = Object, description = "Stripe's Event object"),
+    params(("Stripe-Signature" = String, Header, description = "`t=<seconds>,v1=<HMAC-SHA256>`")),
+    responses(
+        (status = 200, description = "Stored, now or before"),
+        (status = 400, description = "Not signed by the secret, too old, of the other mode, or no event"),
+        (status = 413, description = "Above 256 KiB"),
+        (status = 503, description = "No secret is set, or the database is away: Stripe sends it again"),
+    ),
+)]
 pub(crate) async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> StatusCode {
     let Some(secret) = &shared.options.stripe_webhook_secret else {
         return StatusCode::SERVICE_UNAVAILABLE; // Stripe sends it again, when somebody has set the secret.

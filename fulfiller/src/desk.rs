@@ -3,22 +3,37 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
-    body::Bytes,
-    extract::{Path, Query, Request, State, rejection::QueryRejection},
+    Json,
+    extract::{DefaultBodyLimit, Query, Request, State, rejection::QueryRejection},
     http::{HeaderMap, StatusCode},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use domain::{HoldId, Key, OrderState, OrderStep, Quantity, Sku, Text};
-use plumbing::{config::Connections, postgres, problem::wanting_token, task};
+use plumbing::{
+    config::Connections,
+    http::{
+        Segment,
+        json::{BODY_MAX, JsonBody},
+    },
+    postgres,
+    problem::wanting_token,
+    task, time,
+};
 use serde::Deserialize;
-use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
+use utoipa::OpenApi as _;
+use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use crate::{problem::Problem, settle};
+use crate::{
+    bodies::{
+        ActProblems, ActRequest, Calls, EntryBody, NoOrder, OrderBody, OrderListBody, ReadProblems, ReturnLine,
+        ReturnProblems, ReturnRequest, Tries, TryBody,
+    },
+    problem::Problem,
+    settle,
+};
 
 const PAGE: i64 = 100;
 /// Who acts when the call does not say.
@@ -30,26 +45,27 @@ type Listing = Result<Query<Wanted>, QueryRejection>;
 /// Whether a call shows the service's token.
 type LetIn = Arc<dyn Fn(&HeaderMap) -> bool + Send + Sync>;
 
-/// The desk's routes, for the process that serves HTTP. `is_let_in` judges every call by its headers.
+/// The desk's calls with their description, for the process that serves HTTP. `is_let_in` judges every call by its headers.
 ///
 /// # Errors
 /// The URL of Postgres is not one.
 pub fn router(
     connections: &Connections,
     is_let_in: impl Fn(&HeaderMap) -> bool + Send + Sync + 'static,
-) -> anyhow::Result<Router> {
+) -> anyhow::Result<OpenApiRouter> {
     let pool = postgres::connect_lazy(&connections.postgres_url, "holdfast-desk", 4)?;
     let is_let_in: LetIn = Arc::new(is_let_in);
-    Ok(Router::new()
-        .route("/v1/orders", get(list))
-        .route("/v1/orders/{hold_id}", get(show))
-        .route("/v1/orders/{hold_id}/returns", post(return_units))
-        .route("/v1/orders/{hold_id}/refunded", post(refunded))
-        .route("/v1/admin/failed", get(failed))
-        .route("/v1/admin/failed/{hold_id}", get(inspect))
-        .route("/v1/admin/failed/{hold_id}/retry", post(retry))
-        .route("/v1/admin/failed/{hold_id}/cancel", post(cancel))
+    Ok(OpenApiRouter::with_openapi(Calls::openapi())
+        .routes(routes!(list))
+        .routes(routes!(show))
+        .routes(routes!(return_units))
+        .routes(routes!(refunded))
+        .routes(routes!(failed))
+        .routes(routes!(inspect))
+        .routes(routes!(retry))
+        .routes(routes!(cancel))
         .route_layer(middleware::from_fn_with_state(is_let_in, gate))
+        .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(pool))
 }
 
@@ -76,23 +92,8 @@ macro_rules! orders {
     };
 }
 
-fn order_json(row: &PgRow) -> Result<Value, sqlx::Error> {
-    let text = |name: &str| row.try_get::<Option<String>, _>(name);
-    let number = |name: &str| row.try_get::<Option<i64>, _>(name);
-    let time = |name: &str| Ok::<_, sqlx::Error>(number(name)?.map(plumbing::time::text));
-    let lines: Value = serde_json::from_str(row.try_get("lines_json")?).unwrap_or_default();
-    Ok(
-        json!({"hold_id": row.try_get::<Uuid, _>("hold_id")?.to_string(), "attempt": number("attempt")?,
-        "state": text("state")?, "user_id": text("user_id")?, "lines": lines, "payment_ref": text("payment_ref")?,
-        "payment_state": text("payment_state")?, "external_ref": text("external_ref")?, "ordered_at": time("ordered_at")?,
-        "tries": row.try_get::<Option<i32>, _>("tries")?, "next_try_at": time("next_try_at")?,
-        "carrier_reference": text("carrier_reference")?, "failed_at": time("failed_at")?,
-        "reason": text("reason")?}),
-    )
-}
-
 /// The newest order of a hold; of one whose money came late, that of the hold that took the units again.
-async fn order(pool: &PgPool, hold_id: Uuid) -> Result<Value, Problem> {
+async fn order(pool: &PgPool, hold_id: Uuid) -> Result<OrderBody, Problem> {
     let query = orders!(
         "WHERE hold_id = coalesce((SELECT retaken_hold_id FROM payments WHERE hold_id = $1 AND state <> 'aborted' \
          ORDER BY attempt DESC LIMIT 1), $1) ORDER BY attempt DESC LIMIT 1"
@@ -100,7 +101,7 @@ async fn order(pool: &PgPool, hold_id: Uuid) -> Result<Value, Problem> {
     let own = orders!("WHERE hold_id = $1 ORDER BY attempt DESC LIMIT 1");
     for query in [query, own] {
         if let Some(row) = sqlx::query(query).bind(hold_id).fetch_optional(pool).await? {
-            return Ok(order_json(&row)?);
+            return Ok(OrderBody::of(&row)?);
         }
     }
     Err(Problem::not_found())
@@ -110,7 +111,17 @@ fn id_of(text: &str) -> Result<Uuid, Problem> {
     Ok(HoldId::parse(text)?.uuid())
 }
 
-async fn show(State(pool): State<PgPool>, Path(hold_id): Path<String>) -> Answer {
+/// Read an order
+///
+/// Of a hold whose money came late, it is the order of the hold that took the units again.
+#[utoipa::path(
+    get, path = "/v1/orders/{hold_id}", tag = "orders", operation_id = "get_order",
+    params(
+        ("hold_id" = String, Path, description = "The order's hold", pattern = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$", example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab"),
+    ),
+    responses((status = 200, description = "The order", body = OrderBody), NoOrder, ReadProblems),
+)]
+async fn show(State(pool): State<PgPool>, Segment(hold_id): Segment) -> Answer {
     let hold_id = id_of(&hold_id)?;
     whole(async move { Ok(Json(order(&pool, hold_id).await?).into_response()) }).await
 }
@@ -123,6 +134,17 @@ struct Wanted {
     cursor: Option<String>,
 }
 
+/// List orders, newest first, page by page
+#[utoipa::path(
+    get, path = "/v1/orders", tag = "orders", operation_id = "list_orders",
+    params(
+        ("state" = Option<String>, Query, description = "Only in this state",
+            pattern = "^(payment_pending|paid|fulfilling|fulfilled|failed|cancelled|refunded)$"),
+        ("user_id" = Option<String>, Query, description = "Only of this buyer"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before", pattern = "^-?[0-9]+[.][0-9a-f-]{36}$"),
+    ),
+    responses((status = 200, description = "Up to 100 orders", body = OrderListBody), ReadProblems),
+)]
 async fn list(State(pool): State<PgPool>, listing: Listing) -> Answer {
     let Query(wanted) = listing?;
     if let Some(state) = &wanted.state
@@ -133,8 +155,22 @@ async fn list(State(pool): State<PgPool>, listing: Listing) -> Answer {
     page(pool, wanted).await
 }
 
+/// List failed orders: those that no carrier took
+#[utoipa::path(
+    get, path = "/v1/admin/failed", tag = "orders", operation_id = "list_failed",
+    params(
+        ("user_id" = Option<String>, Query, description = "Only of this buyer"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before", pattern = "^-?[0-9]+[.][0-9a-f-]{36}$"),
+    ),
+    responses((status = 200, description = "Up to 100 orders, newest first", body = OrderListBody), ReadProblems),
+)]
 async fn failed(State(pool): State<PgPool>, listing: Listing) -> Answer {
     let Query(wanted) = listing?;
+    if wanted.state.is_some() {
+        return Err(Problem::invalid(
+            "state: all of these are failed; `/v1/orders` takes a state",
+        ));
+    }
     let state = Some(OrderState::Failed.name().to_owned());
     page(pool, Wanted { state, ..wanted }).await
 }
@@ -162,96 +198,92 @@ async fn page(pool: PgPool, wanted: Wanted) -> Answer {
             .bind(PAGE)
             .fetch_all(&pool)
             .await?;
-        let orders = rows.iter().map(order_json).collect::<Result<Vec<_>, _>>()?;
+        let orders = rows.iter().map(OrderBody::of).collect::<Result<Vec<_>, _>>()?;
         let is_full = orders.len() == usize::try_from(PAGE).unwrap_or(usize::MAX);
         let place = |row: &PgRow| {
             let (at, id) = (row.try_get::<i64, _>("ordered_at")?, row.try_get::<Uuid, _>("hold_id")?);
             Ok::<_, sqlx::Error>(format!("{at}.{id}"))
         };
-        let next = rows.last().filter(|_| is_full).map(place).transpose()?;
-        Ok(Json(json!({"orders": orders, "next_cursor": next})).into_response())
+        let next_cursor = rows.last().filter(|_| is_full).map(place).transpose()?;
+        Ok(Json(OrderListBody { orders, next_cursor }).into_response())
     })
     .await
 }
 
-/// Points in time as text, in the place of milliseconds.
-fn with_times(mut entry: Value) -> Value {
-    for name in ["started_at", "ended_at", "at"] {
-        if let Some(at) = entry[name].as_i64() {
-            entry[name] = plumbing::time::text(at).into();
-        }
-    }
-    entry
-}
-
-/// An order with its tries and what people did to it.
-async fn inspect(State(pool): State<PgPool>, Path(hold_id): Path<String>) -> Answer {
+/// Look at a failed order: each try with its error, and what people did
+#[utoipa::path(
+    get, path = "/v1/admin/failed/{hold_id}", tag = "orders", operation_id = "inspect_failed",
+    params(
+        ("hold_id" = String, Path, description = "The order's hold", pattern = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$", example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab"),
+    ),
+    responses((status = 200, description = "The order, `tries` being each try, with its `timeline`", body = OrderBody), NoOrder, ReadProblems),
+)]
+async fn inspect(State(pool): State<PgPool>, Segment(hold_id): Segment) -> Answer {
     let hold_id = id_of(&hold_id)?;
     whole(async move {
         let mut order = order(&pool, hold_id).await?;
-        let tries = "SELECT jsonb_build_object('carrier', carrier, 'payload', payload, 'started_at', started_at, \
-             'ended_at', ended_at, 'reference', reference, 'error', error)::text \
+        let query = "SELECT carrier, payload::text, started_at, ended_at, reference, error \
              FROM fulfilment_tries WHERE hold_id = $1 ORDER BY id";
-        let timeline = "SELECT jsonb_build_object('at', at, 'actor', actor, 'action', action, 'detail', detail)::text \
+        type Try = (String, String, i64, i64, Option<String>, Option<String>);
+        let tries: Vec<Try> = sqlx::query_as(query).bind(hold_id).fetch_all(&pool).await?;
+        let tried = |(carrier, payload, started_at, ended_at, reference, error): Try| TryBody {
+            carrier,
+            payload: serde_json::from_str(&payload).unwrap_or_default(),
+            started_at: time::text(started_at),
+            ended_at: time::text(ended_at),
+            reference,
+            error,
+        };
+        order.tries = Some(Tries::Each(tries.into_iter().map(tried).collect()));
+        let query = "SELECT at, actor, action, detail::text \
              FROM audit_log WHERE subject = $1::uuid::text AND action LIKE 'order.%' ORDER BY id";
-        for (name, query) in [("tries", tries), ("timeline", timeline)] {
-            let rows: Vec<String> = sqlx::query_scalar(query).bind(hold_id).fetch_all(&pool).await?;
-            let parsed = rows
-                .iter()
-                .map(|row| with_times(serde_json::from_str(row).unwrap_or_default()));
-            order[name] = Value::Array(parsed.collect());
-        }
+        type Entry = (i64, String, String, String);
+        let entries: Vec<Entry> = sqlx::query_as(query).bind(hold_id).fetch_all(&pool).await?;
+        let done = |(at, actor, action, detail): Entry| EntryBody {
+            at: time::text(at),
+            actor,
+            action,
+            detail: serde_json::from_str(&detail).unwrap_or_default(),
+        };
+        order.timeline = Some(entries.into_iter().map(done).collect());
         Ok(Json(order).into_response())
     })
     .await
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Asked {
-    reason: String,
-    actor: Option<String>,
-    lines: Option<Vec<AskedLine>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AskedLine {
-    sku: String,
-    quantity: i64,
 }
 
 /// Who asks, and why.
 struct Why {
     actor: String,
     reason: String,
-    lines: Option<Vec<(String, i64)>>,
 }
 
-fn why(headers: &HeaderMap, body: &Bytes) -> Result<Why, Problem> {
-    // A page of another site cannot send this type without asking first.
-    let kind = headers.get("content-type").and_then(|kind| kind.to_str().ok());
-    if !kind.is_some_and(|kind| kind.starts_with("application/json")) {
-        return Err(Problem::invalid("content-type: must be application/json"));
-    }
-    let asked: Asked = serde_json::from_slice(body).map_err(|error| Problem::invalid(format!("body: {error}")))?;
-    let actor = asked.actor.unwrap_or_else(|| API.to_owned());
-    let lines = asked.lines.map(|lines| {
-        let lines = lines.into_iter().map(|line| {
-            Quantity::parse(line.quantity)?;
-            Ok((Sku::parse(&line.sku)?.as_str().to_owned(), line.quantity))
-        });
-        lines.collect::<Result<Vec<_>, Problem>>()
-    });
+fn why(actor: Option<String>, reason: &str) -> Result<Why, Problem> {
+    let actor = actor.unwrap_or_else(|| API.to_owned());
     Ok(Why {
         actor: Text::parse("actor", &actor)?.as_str().to_owned(),
-        reason: Text::parse("reason", &asked.reason)?.as_str().to_owned(),
-        lines: lines.transpose()?,
+        reason: Text::parse("reason", reason)?.as_str().to_owned(),
     })
 }
 
-async fn retry(State(pool): State<PgPool>, Path(hold_id): Path<String>, headers: HeaderMap, body: Bytes) -> Answer {
-    let (hold_id, why) = (id_of(&hold_id)?, why(&headers, &body)?);
+fn units(lines: Vec<ReturnLine>) -> Result<Vec<(String, i64)>, Problem> {
+    let lines = lines.into_iter().map(|line| {
+        Quantity::parse(line.quantity)?;
+        Ok((Sku::parse(&line.sku)?.as_str().to_owned(), line.quantity))
+    });
+    lines.collect()
+}
+
+/// Try a failed order again, from the first try
+#[utoipa::path(
+    post, path = "/v1/admin/failed/{hold_id}/retry", tag = "orders", operation_id = "retry_failed",
+    request_body = ActRequest,
+    params(
+        ("hold_id" = String, Path, description = "The order's hold", pattern = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$", example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab"),
+    ),
+    responses((status = 200, description = "The order, on its way again", body = OrderBody), NoOrder, ActProblems, ReadProblems),
+)]
+async fn retry(State(pool): State<PgPool>, Segment(hold_id): Segment, JsonBody(asked): JsonBody<ActRequest>) -> Answer {
+    let (hold_id, why) = (id_of(&hold_id)?, why(asked.actor, &asked.reason)?);
     whole(async move {
         let mut transaction = pool.begin().await?;
         let locked = settle::locked(&mut transaction, hold_id).await?;
@@ -270,8 +302,23 @@ async fn retry(State(pool): State<PgPool>, Path(hold_id): Path<String>, headers:
     .await
 }
 
-async fn cancel(State(pool): State<PgPool>, Path(hold_id): Path<String>, headers: HeaderMap, body: Bytes) -> Answer {
-    let (hold_id, why) = (id_of(&hold_id)?, why(&headers, &body)?);
+/// Give a failed order up
+///
+/// Its money goes back and its units return to stock, by a command in the log.
+#[utoipa::path(
+    post, path = "/v1/admin/failed/{hold_id}/cancel", tag = "orders", operation_id = "cancel_failed",
+    request_body = ActRequest,
+    params(
+        ("hold_id" = String, Path, description = "The order's hold", pattern = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$", example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab"),
+    ),
+    responses((status = 200, description = "The order, cancelled", body = OrderBody), NoOrder, ActProblems, ReadProblems),
+)]
+async fn cancel(
+    State(pool): State<PgPool>,
+    Segment(hold_id): Segment,
+    JsonBody(asked): JsonBody<ActRequest>,
+) -> Answer {
+    let (hold_id, why) = (id_of(&hold_id)?, why(asked.actor, &asked.reason)?);
     whole(async move {
         let mut transaction = pool.begin().await?;
         let locked = settle::locked(&mut transaction, hold_id).await?;
@@ -286,9 +333,23 @@ async fn cancel(State(pool): State<PgPool>, Path(hold_id): Path<String>, headers
     .await
 }
 
-/// A person says that the money is back, where the payment is not checkout's.
-async fn refunded(State(pool): State<PgPool>, Path(hold_id): Path<String>, headers: HeaderMap, body: Bytes) -> Answer {
-    let (hold_id, why) = (id_of(&hold_id)?, why(&headers, &body)?);
+/// Say that the money of an order is back
+///
+/// Where the payment is not checkout's: whoever holds it has given it back.
+#[utoipa::path(
+    post, path = "/v1/orders/{hold_id}/refunded", tag = "orders", operation_id = "order_refunded",
+    request_body = ActRequest,
+    params(
+        ("hold_id" = String, Path, description = "The order's hold", pattern = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$", example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab"),
+    ),
+    responses((status = 200, description = "The order, refunded", body = OrderBody), NoOrder, ActProblems, ReadProblems),
+)]
+async fn refunded(
+    State(pool): State<PgPool>,
+    Segment(hold_id): Segment,
+    JsonBody(asked): JsonBody<ActRequest>,
+) -> Answer {
+    let (hold_id, why) = (id_of(&hold_id)?, why(asked.actor, &asked.reason)?);
     whole(async move {
         let mut transaction = pool.begin().await?;
         let query = "UPDATE refund_requests AS r SET done_at = clock_ms() WHERE hold_id = $1 AND done_at IS NULL \
@@ -296,9 +357,9 @@ async fn refunded(State(pool): State<PgPool>, Path(hold_id): Path<String>, heade
         let done = sqlx::query(query).bind(hold_id).execute(&mut *transaction).await?;
         if done.rows_affected() == 0 {
             let order = order(&pool, hold_id).await?;
-            let detail = match order["payment_state"].is_null() {
-                true => "no money of this order has to go back",
-                false => "its payment is checkout's, which gives it back and says so",
+            let detail = match order.is_paid_by_checkout() {
+                true => "its payment is checkout's, which gives it back and says so",
+                false => "no money of this order has to go back",
             };
             return Err(Problem::wrong_state(detail));
         }
@@ -321,14 +382,29 @@ fn not_failed(state: OrderState) -> Problem {
     Problem::wrong_state(format!("the order is {}, not failed", state.name()))
 }
 
-/// Units of a shipped order come back: all that is left of it, or the lines that are named.
+/// Take units of a shipped order back
+///
+/// All that is left of it, or the lines that are named. The same key counts once.
+#[utoipa::path(
+    post, path = "/v1/orders/{hold_id}/returns", tag = "orders", operation_id = "return_order",
+    request_body = ReturnRequest,
+    params(
+        ("hold_id" = String, Path, description = "The order's hold", pattern = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$", example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab"),
+        ("Idempotency-Key" = String, Header, description = "1 to 255 visible ASCII characters", pattern = "^[!-~]{1,255}$", example = "rma-1"),
+    ),
+    responses(
+        (status = 202, description = "The order; its units are on their way into stock", body = OrderBody),
+        NoOrder, ReturnProblems, ReadProblems,
+    ),
+)]
 async fn return_units(
     State(pool): State<PgPool>,
-    Path(hold_id): Path<String>,
+    Segment(hold_id): Segment,
     headers: HeaderMap,
-    body: Bytes,
+    JsonBody(asked): JsonBody<ReturnRequest>,
 ) -> Answer {
-    let (hold_id, why) = (id_of(&hold_id)?, why(&headers, &body)?);
+    let (hold_id, why) = (id_of(&hold_id)?, why(asked.actor, &asked.reason)?);
+    let lines = asked.lines.map(units).transpose()?;
     let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok());
     let key = key.ok_or_else(|| {
         Problem::invalid("Idempotency-Key: a return needs one, so that a retry returns nothing twice")
@@ -354,7 +430,7 @@ async fn return_units(
         .await?;
         if known.is_empty() {
             let left = left(&mut transaction, hold_id, attempt, row.try_get("lines")?).await?;
-            for (sku, quantity) in returned(&left, why.lines.clone())? {
+            for (sku, quantity) in returned(&left, lines.clone())? {
                 let query = "INSERT INTO order_returns (hold_id, attempt, key, sku, quantity, reason, actor, requested_at) \
                      VALUES ($1, $2, $3, $4, $5, $6, $7, clock_ms())";
                 sqlx::query(query)
@@ -369,7 +445,7 @@ async fn return_units(
                     .await?;
             }
             settle::audit(&mut transaction, hold_id, &why.actor, "order.return", &why.reason).await?;
-        } else if why.lines.is_some_and(|lines| sorted(lines) != sorted(known)) {
+        } else if lines.is_some_and(|lines| sorted(lines) != sorted(known)) {
             return Err(Problem::key_reused());
         }
         transaction.commit().await?;

@@ -15,6 +15,7 @@
 //! Whatever is asked stands in a row before it is done, so whoever dies between two steps is followed by another that
 //! goes on. Several fulfillers do no harm.
 
+mod bodies;
 mod carrier;
 mod current;
 mod desk;

@@ -236,6 +236,18 @@ pub struct PendingStockBody<'a> {
     pub command: i64,
 }
 
+/// What a look at a SKU shows.
+#[derive(ToSchema)]
+#[schema(as = StockOrPending)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only the description is used")]
+pub enum StockOrPending {
+    /// Its counters.
+    Stock(StockBody<'static>),
+    /// The command that is waited for is not decided yet.
+    Pending(PendingStockBody<'static>),
+}
+
 /// The short form's answer.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ShortHold)]

@@ -80,8 +80,8 @@ pub async fn ask_hold(
     post, path = "/v1/holds", tag = "holds", operation_id = "reserve",
     request_body = ReserveRequest,
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters; made when absent, and returned", example = "order-1"),
-        ("Prefer" = Option<String>, Header, description = "`wait=N` seconds, at most 30, or `respond-async`", example = "wait=5"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters; made when absent, and returned", pattern = "^[!-~]{1,255}$", nullable = false, example = "order-1"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N` seconds, at most 30, or `respond-async`", nullable = false, example = "wait=5"),
     ),
     responses(
         (status = 201, description = "The units are held", body = HoldBody,
@@ -112,8 +112,8 @@ pub async fn reserve(
 #[utoipa::path(
     get, path = "/v1/holds/{hold_id}", tag = "holds", operation_id = "get_hold",
     params(
-        ("hold_id" = String, Path, description = "The hold", example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab"),
-        ("command" = Option<i64>, Query, description = "Offset of a command that is waited for"),
+        ("hold_id" = String, Path, description = "The hold", pattern = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$", example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab"),
+        ("command" = Option<i64>, Query, description = "Offset of a command that is waited for", minimum = 0),
     ),
     responses((status = 200, description = "The hold", body = HoldBody), ReadProblems),
 )]
@@ -147,10 +147,11 @@ pub async fn get_hold(State(app): State<Arc<App>>, HoldPath(hold_id): HoldPath, 
 #[utoipa::path(
     get, path = "/v1/holds", tag = "holds", operation_id = "list_holds",
     params(
-        ("user_id" = Option<String>, Query, description = "Only of this buyer"),
-        ("sku" = Option<String>, Query, description = "Only with a line of this SKU"),
-        ("state" = Option<String>, Query, description = "Only in this state: held, paying, confirmed, shipped, unallocated, cancelled, expired or rejected"),
-        ("limit" = Option<u32>, Query, description = "Holds on a page: 1 to 500, 50 when absent"),
+        ("user_id" = Option<String>, Query, description = "Only of this buyer", min_length = 1, max_length = 128),
+        ("sku" = Option<String>, Query, description = "Only with a line of this SKU", pattern = "^[A-Za-z0-9._~-]{1,64}$"),
+        ("state" = Option<String>, Query, description = "Only in this state",
+            pattern = "^(pending|held|paying|confirmed|shipped|unallocated|cancelled|expired|rejected)$"),
+        ("limit" = Option<u32>, Query, description = "Holds on a page; 50 when absent", minimum = 1, maximum = 500),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
     ),
     responses((status = 200, description = "A page of holds", body = HoldsBody), ReadProblems),
@@ -193,8 +194,8 @@ pub async fn list_holds(State(app): State<Arc<App>>, params: Params) -> Answer {
     post, path = "/v1/holds/{hold_id}/confirm", tag = "holds", operation_id = "confirm",
     request_body = ConfirmRequest,
     params(
-        ("hold_id" = String, Path, description = "The hold"),
-        ("Prefer" = Option<String>, Header, description = "`wait=N` seconds, at most 30, or `respond-async`"),
+        ("hold_id" = String, Path, description = "The hold", pattern = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$", example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N` seconds, at most 30, or `respond-async`", nullable = false),
     ),
     responses(
         (status = 200, description = "The hold is confirmed", body = HoldBody),
@@ -223,8 +224,8 @@ pub async fn confirm(
     post, path = "/v1/holds/{hold_id}/cancel", tag = "holds", operation_id = "cancel",
     request_body = Option<CancelRequest>,
     params(
-        ("hold_id" = String, Path, description = "The hold"),
-        ("Prefer" = Option<String>, Header, description = "`wait=N` seconds, at most 30, or `respond-async`"),
+        ("hold_id" = String, Path, description = "The hold", pattern = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$", example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N` seconds, at most 30, or `respond-async`", nullable = false),
     ),
     responses(
         (status = 200, description = "The hold is cancelled", body = HoldBody),
@@ -253,9 +254,9 @@ pub async fn cancel(
     post, path = "/v1/holds/{hold_id}/extend", tag = "holds", operation_id = "extend",
     request_body = ExtendRequest,
     params(
-        ("hold_id" = String, Path, description = "The hold"),
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters; made when absent, and returned"),
-        ("Prefer" = Option<String>, Header, description = "`wait=N` seconds, at most 30, or `respond-async`"),
+        ("hold_id" = String, Path, description = "The hold", pattern = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$", example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters; made when absent, and returned", pattern = "^[!-~]{1,255}$", nullable = false),
+        ("Prefer" = Option<String>, Header, description = "`wait=N` seconds, at most 30, or `respond-async`", nullable = false),
     ),
     responses(
         (status = 200, description = "The hold with its new deadline", body = HoldBody),

@@ -40,18 +40,17 @@ mod waiters;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use axum::Router;
 use plumbing::{
     config::Connections,
     service::Context,
     stop,
     task::{self, Task},
 };
+use utoipa_axum::router::OpenApiRouter;
 
 pub use auth::Token;
 pub use live_stock::Origin;
 pub use options::{Config, Options};
-pub use server::description;
 
 /// So long may viewers of live stock take to leave at the stop.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
@@ -71,10 +70,10 @@ pub struct Running {
 /// # Errors
 /// What no waiting can mend: an address that is taken, options that are refused.
 pub async fn run(connections: Connections, options: Options, context: Context) -> anyhow::Result<()> {
-    run_beside(connections, options, context, Router::new()).await
+    run_beside(connections, options, context, OpenApiRouter::new()).await
 }
 
-/// Serves until the stop, with `others`: routes of other roles in the same process, which guard themselves.
+/// Serves until the stop, with `others`: calls of other roles in the same process, which guard themselves. Its description has theirs too.
 ///
 /// # Errors
 /// As [`run`].
@@ -85,7 +84,7 @@ pub async fn run_beside(
     connections: Connections,
     options: Options,
     context: Context,
-    others: Router,
+    others: OpenApiRouter,
 ) -> anyhow::Result<()> {
     start_beside(connections, options, context, others).await?.task.await?
 }
@@ -95,14 +94,14 @@ pub async fn run_beside(
 /// # Errors
 /// An address that cannot be listened on, options that are refused.
 pub async fn start(connections: Connections, options: Options, context: Context) -> anyhow::Result<Running> {
-    start_beside(connections, options, context, Router::new()).await
+    start_beside(connections, options, context, OpenApiRouter::new()).await
 }
 
 async fn start_beside(
     connections: Connections,
     options: Options,
     context: Context,
-    others: Router,
+    others: OpenApiRouter,
 ) -> anyhow::Result<Running> {
     options.check()?;
     let connections = connections.logged_in(options.ingress_postgres_login.as_ref(), None);

@@ -113,9 +113,9 @@ pub struct MovementListBody {
 #[utoipa::path(
     get, path = "/v1/stock/{sku}/movements", tag = "stock", operation_id = "list_movements",
     params(
-        ("sku" = String, Path, description = "The SKU", example = "TICKET-1"),
-        ("limit" = Option<u32>, Query, description = "Movements on a page, 1 to 1000, 100 when absent"),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+        ("sku" = String, Path, description = "The SKU", pattern = "^[A-Za-z0-9._~-]{1,64}$", example = "TICKET-1"),
+        ("limit" = Option<u32>, Query, description = "Movements on a page; 100 when absent", minimum = 1, maximum = 1_000),
+        ("cursor" = Option<i64>, Query, description = "`next_cursor` of the page before", minimum = 0),
     ),
     responses((status = 200, description = "The movements", body = MovementListBody), ReadProblems),
 )]

@@ -5,7 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use domain::{Invalid, Reason, Shortage};
-use plumbing::problem;
+use plumbing::{http::json::BadBody, problem};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -334,6 +334,18 @@ impl Problem {
 impl From<Invalid> for Problem {
     fn from(invalid: Invalid) -> Self {
         Self::invalid(invalid.to_string())
+    }
+}
+
+impl From<BadBody> for Problem {
+    fn from(bad: BadBody) -> Self {
+        let code = match bad {
+            BadBody::NotJson => Code::UnsupportedMediaType,
+            BadBody::TooLarge => Code::PayloadTooLarge,
+            BadBody::Late => Code::RequestTimeout,
+            BadBody::Broken | BadBody::Invalid(_) => return Self::invalid(bad.to_string()),
+        };
+        Self::new(code, bad.to_string())
     }
 }
 

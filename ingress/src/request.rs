@@ -1,28 +1,16 @@
-//! What a request carries besides its meaning: the body's bytes, the key, the wait, the trace; each checked on its way in.
+//! What a request carries besides its meaning: the body, the key, the wait, the trace; each checked on its way in.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Request},
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, request::Parts},
 };
 use domain::{HoldId, Key, Sku};
+use plumbing::http::json;
 use serde::de::DeserializeOwned;
 
-use crate::{
-    app::App,
-    options::WAIT_MS_MAX,
-    problem::{Code, Problem},
-    requests::Object,
-};
-
-/// Largest body, in bytes.
-pub const BODY_MAX: usize = 64 * 1024;
-/// How long a body may take to come.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Of what a parser says, so much is passed on; it may quote the body.
-const DETAIL_MAX: usize = 300;
+use crate::{app::App, options::WAIT_MS_MAX, problem::Problem};
 
 /// The header that names a request for good.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -35,12 +23,8 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &Arc<App>) -> Result<Self, Problem> {
-        let is_json = is_json(request.headers());
-        let bytes = read(request, state).await?;
-        if !is_json {
-            return Err(not_json());
-        }
-        parse(&bytes).map(Self)
+        let json::JsonBody(body) = json::JsonBody::from_request(request, state).await?;
+        Ok(Self(body))
     }
 }
 
@@ -52,65 +36,9 @@ impl<T: DeserializeOwned + Default> FromRequest<Arc<App>> for OptionalJsonBody<T
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &Arc<App>) -> Result<Self, Problem> {
-        let is_json = is_json(request.headers());
-        let bytes = read(request, state).await?;
-        if bytes.is_empty() {
-            return Ok(Self(T::default()));
-        }
-        if !is_json {
-            return Err(not_json());
-        }
-        if bytes.trim_ascii() == b"null" {
-            return Ok(Self(T::default()));
-        }
-        parse(&bytes).map(Self)
+        let json::OptionalJsonBody(body) = json::OptionalJsonBody::from_request(request, state).await?;
+        Ok(Self(body))
     }
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split(';').next())
-        .map(|kind| kind.trim().to_ascii_lowercase());
-    kind.is_some_and(|kind| kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json")))
-}
-
-fn not_json() -> Problem {
-    Problem::new(
-        Code::UnsupportedMediaType,
-        "send the body as JSON, with `Content-Type: application/json`",
-    )
-}
-
-async fn read(request: Request, state: &Arc<App>) -> Result<Bytes, Problem> {
-    let too_large = || Problem::new(Code::PayloadTooLarge, format!("a body has at most {BODY_MAX} bytes"));
-    match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(rejection)) if rejection.status() == Code::PayloadTooLarge.status() => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::invalid("the body could not be read to its end")),
-        Err(_) => Err(Problem::new(
-            Code::RequestTimeout,
-            format!("the body did not come within {} s", BODY_TIMEOUT.as_secs()),
-        )),
-    }
-}
-
-/// Reads a JSON object.
-///
-/// # Errors
-/// 400 that says what is wrong.
-pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    let parsed = serde_json::from_slice::<Object<T>>(bytes).map(|Object(body)| body);
-    parsed.map_err(|error| {
-        let mut text = error.to_string();
-        if text.len() > DETAIL_MAX {
-            let end = (0..=DETAIL_MAX).rev().find(|end| text.is_char_boundary(*end));
-            text.truncate(end.unwrap_or(0));
-            text.push_str("...");
-        }
-        Problem::invalid(format!("the body is not what this call takes: {text}"))
-    })
 }
 
 /// The `Idempotency-Key` header, where there is one.
@@ -364,6 +292,8 @@ mod tests {
     /// Bodies of strangers: examples with bytes changed, cut, doubled and spliced are read or refused, and never a panic.
     #[test]
     fn fuzz_bodies() {
+        use json::{BODY_MAX, parse};
+
         use crate::requests::{
             AdjustRequest, CancelRequest, ConfirmRequest, ExtendRequest, PolicyRequest, ReserveRequest,
             ShortReserveRequest,

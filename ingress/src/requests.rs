@@ -2,11 +2,12 @@
 //!
 //! Unknown fields are refused, and a number of units is a JSON integer: a typing error must not reserve something else.
 
-use std::{fmt, marker::PhantomData};
+use std::fmt;
 
 use domain::{
     Adjustment, Invalid, Key, Line, Lines, Millis, Policy, Quantity, Reserve, Sku, SkuPolicy, Text, UserId, limits,
 };
+use plumbing::http::json::Object;
 use schemas::convert;
 use serde::{Deserialize, Deserializer, de};
 use utoipa::ToSchema;
@@ -39,28 +40,6 @@ impl<'de> Deserialize<'de> for Whole {
     }
 }
 
-/// A JSON object: what serde derives for a struct would also take an array of its values in order.
-#[derive(Debug)]
-pub struct Object<T>(pub T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Visitor<T> {
-            type Value = Object<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, fields: A) -> Result<Object<T>, A::Error> {
-                T::deserialize(de::value::MapAccessDeserializer::new(fields)).map(Object)
-            }
-        }
-        deserializer.deserialize_map(Visitor(PhantomData))
-    }
-}
-
 /// One (SKU, quantity).
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -83,7 +62,12 @@ pub struct ReserveRequest {
     #[schema(value_type = Vec<LineRequest>, min_items = 1, max_items = 50)]
     lines: Vec<Object<LineRequest>>,
     /// Who buys.
-    #[schema(example = "user-17", min_length = 1, max_length = 128)]
+    #[schema(
+        example = "user-17",
+        min_length = 1,
+        max_length = 128,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"
+    )]
     user_id: String,
     /// How long to hold, in seconds; 600 when absent.
     #[schema(value_type = Option<i64>, example = 600, minimum = 1, maximum = 3_600)]
@@ -93,7 +77,7 @@ pub struct ReserveRequest {
     #[schema(example = "all_or_nothing", pattern = "^(all_or_nothing|per_line|up_to)$")]
     policy: Option<String>,
     /// The caller's own reference.
-    #[schema(example = "cart-99", max_length = 255)]
+    #[schema(example = "cart-99", max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     external_ref: Option<String>,
 }
 
@@ -158,7 +142,12 @@ impl ReserveRequest {
 #[schema(as = Confirm)]
 pub struct ConfirmRequest {
     /// The payment, as the payment provider calls it.
-    #[schema(example = "pay_123", min_length = 1, max_length = 255)]
+    #[schema(
+        example = "pay_123",
+        min_length = 1,
+        max_length = 255,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"
+    )]
     payment_ref: String,
 }
 
@@ -178,7 +167,7 @@ impl ConfirmRequest {
 #[schema(as = Cancel)]
 pub struct CancelRequest {
     /// Why.
-    #[schema(example = "changed my mind", max_length = 255)]
+    #[schema(example = "changed my mind", max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     reason: Option<String>,
 }
 
@@ -230,10 +219,15 @@ pub struct AdjustRequest {
     #[schema(value_type = Option<i64>, minimum = 0, maximum = 1_000_000_000_000_i64)]
     expected: Option<Whole>,
     /// Why.
-    #[schema(example = "delivery", min_length = 1, max_length = 255)]
+    #[schema(
+        example = "delivery",
+        min_length = 1,
+        max_length = 255,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"
+    )]
     reason: String,
     /// The caller's document.
-    #[schema(example = "DN-2026-0815", max_length = 255)]
+    #[schema(example = "DN-2026-0815", max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     reference: Option<String>,
 }
 
@@ -311,10 +305,15 @@ pub struct ShortReserveRequest {
     #[schema(value_type = i64, example = 1, minimum = 1, maximum = 1_000_000)]
     qty: Whole,
     /// Who buys.
-    #[schema(example = "user-17", min_length = 1, max_length = 128)]
+    #[schema(
+        example = "user-17",
+        min_length = 1,
+        max_length = 128,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"
+    )]
     user_id: String,
     /// Names the hold: the same key and body give the same hold.
-    #[schema(example = "order-1", min_length = 1, max_length = 255)]
+    #[schema(example = "order-1", pattern = "^[!-~]{1,255}$")]
     idempotency_key: String,
 }
 
@@ -345,10 +344,18 @@ impl ShortReserveRequest {
 #[schema(as = ShortConfirm)]
 pub struct ShortConfirmRequest {
     /// Which hold.
-    #[schema(example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab")]
+    #[schema(
+        example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab",
+        pattern = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
+    )]
     pub hold_id: String,
     /// The payment.
-    #[schema(example = "pay_123", min_length = 1, max_length = 255)]
+    #[schema(
+        example = "pay_123",
+        min_length = 1,
+        max_length = 255,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"
+    )]
     pub payment_ref: String,
 }
 
@@ -358,6 +365,9 @@ pub struct ShortConfirmRequest {
 #[schema(as = ShortCancel)]
 pub struct ShortCancelRequest {
     /// Which hold.
-    #[schema(example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab")]
+    #[schema(
+        example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab",
+        pattern = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
+    )]
     pub hold_id: String,
 }

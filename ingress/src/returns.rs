@@ -29,13 +29,21 @@ pub struct ReturnRequest {
     #[schema(value_type = i64, example = 1, minimum = 1, maximum = 1_000_000)]
     quantity: Whole,
     /// Why.
-    #[schema(example = "customer return", min_length = 1, max_length = 255)]
+    #[schema(
+        example = "customer return",
+        min_length = 1,
+        max_length = 255,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"
+    )]
     reason: String,
     /// The caller's document.
-    #[schema(example = "RMA-2026-0815", max_length = 255)]
+    #[schema(example = "RMA-2026-0815", max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     reference: Option<String>,
     /// The hold that they were sold by.
-    #[schema(example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab")]
+    #[schema(
+        example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab",
+        pattern = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
+    )]
     hold_id: Option<String>,
 }
 
@@ -65,9 +73,9 @@ impl ReturnRequest {
     post, path = "/v1/stock/returns", tag = "stock", operation_id = "return_stock",
     request_body = ReturnRequest,
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters; made when absent, and returned"),
-        ("X-Actor" = Option<String>, Header, description = "Who takes them back, for the record of movements"),
-        ("Prefer" = Option<String>, Header, description = "`wait=N` seconds, at most 30, or `respond-async`"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters; made when absent, and returned", pattern = "^[!-~]{1,255}$", nullable = false),
+        ("X-Actor" = Option<String>, Header, description = "Who takes them back, for the record of movements", nullable = false),
+        ("Prefer" = Option<String>, Header, description = "`wait=N` seconds, at most 30, or `respond-async`", nullable = false),
     ),
     responses(
         (status = 200, description = "The counters after the return", body = StockBody,

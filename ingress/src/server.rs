@@ -8,7 +8,7 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
-use plumbing::service::Context;
+use plumbing::{http::json::BODY_MAX, service::Context};
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -19,7 +19,6 @@ use crate::{
     holds, live_stock, meters, movements,
     openapi::Api,
     problem::{Code, Problem},
-    request::BODY_MAX,
     returns, short_form, stock,
 };
 
@@ -43,28 +42,23 @@ fn calls() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(short_form::short_cancel))
 }
 
-/// The API's description, as `/openapi.json` serves it.
-#[must_use]
-pub fn description() -> utoipa::openapi::OpenApi {
-    calls().into_openapi()
-}
-
-/// All routes of the ingress, and those of other roles that are served beside it.
-pub fn router(app: Arc<App>, context: &Context, others: Router) -> Router {
-    let (calls, api) = calls().split_for_parts();
+/// All calls of the ingress, and those of other roles that are served beside it; the description has both.
+pub fn router(app: Arc<App>, context: &Context, others: OpenApiRouter) -> Router {
+    let (calls, api) = calls()
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&app), gate))
+        .with_state(app)
+        .merge(others)
+        .split_for_parts();
     // The page asks no other server for anything, also not for a verdict on the description.
     let docs = SwaggerUi::new("/docs")
         .config(Config::new(["/openapi.json"]).validator_url("none"))
         .url("/openapi.json", api);
     calls
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&app), gate))
         .merge(docs)
-        .with_state(app)
         .merge(plumbing::health::router(
             context.health.clone(),
             context.metrics.clone(),
         ))
-        .merge(others)
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(CatchPanicLayer::custom(panicked))
         .fallback(|| async { Problem::new(Code::NotFound, "see /docs for the paths of this API") })

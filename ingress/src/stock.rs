@@ -11,7 +11,7 @@ use domain::{CommandBody, Invalid, Key, Sku, Stock, Text};
 use crate::{
     answer::{self, About},
     app::{App, Live, tenant, unknown_sku},
-    bodies::{self, PendingStockBody, StockBody, StockListBody},
+    bodies::{self, PendingStockBody, StockBody, StockListBody, StockOrPending},
     commands::Address,
     openapi::{CommandProblems, ReadProblems, StockConflicts},
     problem::{Answer, Problem},
@@ -32,10 +32,10 @@ const PAGE_MAX: i64 = 1_000;
 #[utoipa::path(
     get, path = "/v1/stock/{sku}", tag = "stock", operation_id = "get_stock",
     params(
-        ("sku" = String, Path, description = "The SKU", example = "TICKET-1"),
-        ("command" = Option<i64>, Query, description = "Offset of a command that is waited for"),
+        ("sku" = String, Path, description = "The SKU", pattern = "^[A-Za-z0-9._~-]{1,64}$", example = "TICKET-1"),
+        ("command" = Option<i64>, Query, description = "Offset of a command that is waited for", minimum = 0),
     ),
-    responses((status = 200, description = "The counters", body = StockBody), ReadProblems),
+    responses((status = 200, description = "The counters, or that the command is pending", body = StockOrPending), ReadProblems),
 )]
 pub async fn get_stock(State(app): State<Arc<App>>, SkuPath(sku): SkuPath, params: Params) -> Answer {
     params.only(&["command"])?;
@@ -68,9 +68,9 @@ pub async fn get_stock(State(app): State<Arc<App>>, SkuPath(sku): SkuPath, param
 #[utoipa::path(
     get, path = "/v1/stock", tag = "stock", operation_id = "list_stock",
     params(
-        ("sku" = Option<Vec<String>>, Query, description = "These SKUs: repeat the parameter, up to 100 times", explode = true),
-        ("limit" = Option<u32>, Query, description = "Without `sku`: SKUs on a page, 1 to 1000, 100 when absent"),
-        ("cursor" = Option<String>, Query, description = "Without `sku`: `next_cursor` of the page before"),
+        ("sku" = Option<Vec<String>>, Query, description = "These SKUs: repeat the parameter, up to 100 times", explode = true, max_items = 100),
+        ("limit" = Option<u32>, Query, description = "Without `sku`: SKUs on a page; 100 when absent", minimum = 1, maximum = 1_000),
+        ("cursor" = Option<String>, Query, description = "Without `sku`: `next_cursor` of the page before", pattern = "^[A-Za-z0-9._~-]{1,64}$"),
     ),
     responses((status = 200, description = "The counters, ascending by SKU", body = StockListBody), ReadProblems),
 )]
@@ -172,9 +172,9 @@ pub async fn find(live: &Live, skus: Vec<Sku>) -> Result<Vec<(Sku, Option<Stock>
     post, path = "/v1/stock/adjustments", tag = "stock", operation_id = "adjust_stock",
     request_body = AdjustRequest,
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters; made when absent, and returned"),
-        ("X-Actor" = Option<String>, Header, description = "Who changes it, for the record of movements"),
-        ("Prefer" = Option<String>, Header, description = "`wait=N` seconds, at most 30, or `respond-async`"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters; made when absent, and returned", pattern = "^[!-~]{1,255}$", nullable = false),
+        ("X-Actor" = Option<String>, Header, description = "Who changes it, for the record of movements", nullable = false),
+        ("Prefer" = Option<String>, Header, description = "`wait=N` seconds, at most 30, or `respond-async`", nullable = false),
     ),
     responses(
         (status = 200, description = "The counters after the change", body = StockBody,
@@ -221,9 +221,9 @@ pub fn actor(app: &App, headers: &HeaderMap) -> Result<Text, Invalid> {
     put, path = "/v1/skus/{sku}", tag = "stock", operation_id = "configure_sku",
     request_body = PolicyRequest,
     params(
-        ("sku" = String, Path, description = "The SKU", example = "TICKET-1"),
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters; made when absent, and returned"),
-        ("Prefer" = Option<String>, Header, description = "`wait=N` seconds, at most 30, or `respond-async`"),
+        ("sku" = String, Path, description = "The SKU", pattern = "^[A-Za-z0-9._~-]{1,64}$", example = "TICKET-1"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters; made when absent, and returned", pattern = "^[!-~]{1,255}$", nullable = false),
+        ("Prefer" = Option<String>, Header, description = "`wait=N` seconds, at most 30, or `respond-async`", nullable = false),
     ),
     responses(
         (status = 200, description = "The counters with the new policy", body = StockBody,

@@ -1,13 +1,17 @@
 //! The frame of every "no" over HTTP: RFC 9457 problem details with a stable `code`. Which codes there are is each role's own.
 
+use std::collections::BTreeMap;
+
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use serde_json::json;
+use utoipa::openapi::{self, Content, Ref, RefOr, ResponseBuilder};
 
 /// Seconds after which a call that could not be served now may be made again.
 const RETRY_AFTER_S: u16 = 1;
+const MEDIA_TYPE: &str = "application/problem+json";
 
 /// The `type` of a problem: its code as a URI.
 #[must_use]
@@ -26,7 +30,7 @@ pub fn respond(status: StatusCode, code: &str, detail: &str) -> Response {
 /// A problem's body with the headers that go with its status.
 #[must_use]
 pub fn framed(status: StatusCode, body: String) -> Response {
-    let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+    let kind = [(header::CONTENT_TYPE, MEDIA_TYPE)];
     let mut response = (status, kind, body).into_response();
     if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         response
@@ -42,4 +46,15 @@ pub fn wanting_token(mut refused: Response) -> Response {
     let headers = refused.headers_mut();
     headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     refused
+}
+
+/// Problems in the description of a call (OpenAPI): each status with its codes. Their schema, `Problem`, is the API's.
+#[must_use]
+pub fn described(problems: &[(u16, &str)]) -> BTreeMap<String, RefOr<openapi::Response>> {
+    let one = |&(status, codes): &(u16, &str)| {
+        let content = Content::new(Some(Ref::from_schema_name("Problem")));
+        let response = ResponseBuilder::new().description(codes).content(MEDIA_TYPE, content);
+        (status.to_string(), response.build().into())
+    };
+    problems.iter().map(one).collect()
 }

@@ -53,7 +53,7 @@ pub async fn checkout(connections: Connections, alone: Checkout, context: Contex
     let checkout = checkout::Checkout::new(&connections, alone.options, context.clone())?;
     if let Some(addr) = alone.checkout_addr {
         check(addr, alone.token.as_ref())?;
-        serve(&mut tasks, addr, checkout.router(gate(alone.token))).await?;
+        serve(&mut tasks, addr, checkout.router(gate(alone.token)).into()).await?;
     }
     tasks.spawn("checkout", checkout.run());
     tasks.join_all(DRAIN_DEADLINE).await
@@ -67,7 +67,7 @@ pub async fn fulfiller(connections: Connections, alone: Fulfiller, context: Cont
         let own = connections
             .clone()
             .logged_in(alone.options.fulfiller_postgres_login.as_ref(), None);
-        serve(&mut tasks, addr, fulfiller::router(&own, gate(alone.token))?).await?;
+        serve(&mut tasks, addr, fulfiller::router(&own, gate(alone.token))?.into()).await?;
     }
     tasks.spawn("fulfiller", fulfiller::run(connections, alone.options, context));
     tasks.join_all(DRAIN_DEADLINE).await

@@ -105,7 +105,7 @@ async fn all(connections: Connections, options: AllOptions, context: Context) ->
     let orders = fulfiller::router(&desk, alone::gate(options.ingress.token.clone()))?;
     let payments = checkout::Checkout::new(&connections, options.checkout, context.role("checkout"))?;
     let calls = payments.router(alone::gate(options.ingress.token.clone()));
-    let beside = console.merge(orders).merge(calls);
+    let beside = orders.merge(calls).merge(console.into());
     let connect = || connections.clone();
     roles.spawn(
         "reserver",

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     wire::{Wire, hold_id, lane},
-    world::World,
+    world::{World, play},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -33,6 +33,64 @@ async fn the_documentation_shows_the_examples_that_are_tested() {
             reason.code()
         );
     }
+}
+
+/// What `/docs` and a generated client know is what is served, by whatever role, and what the pages promise.
+#[test]
+fn the_description_of_the_api_has_every_call_of_every_role() {
+    play(async {
+        let world = World::shared().await;
+        let described = world.get("/openapi.json").await.body;
+        let paths = described["paths"].as_object().expect("paths");
+        let nowhere = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab";
+        for (path, calls) in paths {
+            for (method, call) in calls.as_object().expect("calls") {
+                let at = path.replace("{sku}", "never-stocked").replace("{hold_id}", nowhere);
+                let request = world.client.request(
+                    method.to_uppercase().parse().expect("a method"),
+                    format!("{}{at}", world.url),
+                );
+                let answer = world.request(request).await;
+                let is_served = !matches!(answer.code(), "not_found" | "method_not_allowed");
+                assert!(is_served, "{method} {path}: {answer:?}");
+                let status = answer.status.to_string();
+                assert!(
+                    call["responses"][&status].is_object(),
+                    "{method} {path} says nothing of {status}"
+                );
+                assert!(
+                    call["summary"].is_string() && call["operationId"].is_string(),
+                    "{method} {path}"
+                );
+            }
+        }
+        let known: Vec<String> = paths.keys().map(|path| without_names(path)).collect();
+        for page in [
+            "README.md",
+            "docs/checkout.md",
+            "docs/fulfilment.md",
+            "docs/live-stock.md",
+        ] {
+            let text = std::fs::read_to_string(format!("{}/../{page}", env!("CARGO_MANIFEST_DIR"))).expect(page);
+            let mentioned = text.match_indices("/v1/").map(|(at, _)| {
+                let end = text[at..].find(|letter: char| !(letter.is_alphanumeric() || "/_{}<>".contains(letter)));
+                without_names(&text[at..][..end.unwrap_or(text.len() - at)].replace(['<', '>'], "{}"))
+            });
+            for path in mentioned {
+                assert!(
+                    known.contains(&path),
+                    "{page} has {path}, which the description does not know: {known:?}"
+                );
+            }
+        }
+    });
+}
+
+/// A path whose variable segments are `{}`.
+fn without_names(path: &str) -> String {
+    let segments = path.split('/');
+    let shown = segments.map(|segment| if segment.contains('{') { "{}" } else { segment });
+    shown.collect::<Vec<_>>().join("/")
 }
 
 /// The functions of `docs/ids.md` find the page's own examples, and all ids that we make.

@@ -21,6 +21,7 @@ use futures::{
     future::{AbortHandle, Abortable, BoxFuture, FutureExt},
     stream::FuturesUnordered,
 };
+use plumbing::http::json;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -33,7 +34,7 @@ use crate::{
     app::{App, unknown_sku},
     openapi::ReadProblems,
     problem::{Answer, Problem, ProblemBody},
-    request::{self, Params},
+    request::Params,
     stock,
 };
 
@@ -208,7 +209,7 @@ impl Connection {
 
     /// The rooms to leave and those to join.
     fn parse(&self, text: &[u8]) -> Result<(Vec<Sku>, Vec<Sku>), Problem> {
-        let asked: Ask = request::parse(text)?;
+        let asked: Ask = json::parse(text)?;
         if asked.subscribe.is_empty() && asked.unsubscribe.is_empty() {
             return Err(Problem::invalid("say what to `subscribe` or to `unsubscribe`"));
         }
@@ -300,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_request_names_what_to_do() {
-        let ask = |text: &str| request::parse::<Ask>(text.as_bytes()).map(|ask| (ask.subscribe, ask.unsubscribe));
+        let ask = |text: &str| json::parse::<Ask>(text.as_bytes()).map(|ask| (ask.subscribe, ask.unsubscribe));
         assert_eq!(
             ask(r#"{"subscribe":["a"],"unsubscribe":["b"]}"#).unwrap(),
             (vec!["a".to_owned()], vec!["b".to_owned()])

@@ -10,7 +10,9 @@
 
 mod body;
 mod connection;
+pub mod json;
 mod limits;
+mod path;
 mod stream;
 mod watch;
 
@@ -26,6 +28,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 
 pub use limits::Limits;
+pub use path::Segment;
 
 use crate::stop::Stop;
 use crate::task;

@@ -25,6 +25,19 @@ pub(super) fn calls(hold: &str) -> Vec<(Method, String, String)> {
             "/v1/skus/mug".to_owned(),
             r#"{"safety_stock":1}"#.to_owned(),
         ),
+        post(
+            "/v1/stock/returns".to_owned(),
+            r#"{"sku":"mug","quantity":1,"reason":"r"}"#,
+        ),
+        (
+            Method::PUT,
+            "/v1/prices/mug".to_owned(),
+            r#"{"amount":1,"currency":"eur"}"#.to_owned(),
+        ),
+        post(format!("/v1/holds/{hold}/checkout"), r#"{"capture_method":"manual"}"#),
+        post(format!("/v1/admin/failed/{hold}/retry"), r#"{"reason":"r"}"#),
+        post(format!("/v1/orders/{hold}/refunded"), r#"{"reason":"r"}"#),
+        post(format!("/v1/orders/{hold}/returns"), r#"{"reason":"r"}"#),
         post("/holds/reserve".to_owned(), &short_body("\"mug\"", "1", "\"k\"")),
         post(
             "/holds/confirm".to_owned(),
@@ -50,6 +63,12 @@ pub(super) fn as_arrays(hold: &str) -> Vec<Bad> {
             json!(["mug", 1, null, null, "test", null]),
         ),
         post("/v1/skus/mug".to_owned(), json!([1, null])).put(),
+        post("/v1/stock/returns".to_owned(), json!(["mug", 1, "r", null, null])),
+        post("/v1/prices/mug".to_owned(), json!([1, "eur"])).put(),
+        post(format!("/v1/holds/{hold}/checkout"), json!(["manual"])),
+        post(format!("/v1/admin/failed/{hold}/retry"), json!(["r", "ann"])),
+        post(format!("/v1/orders/{hold}/refunded"), json!(["r", "ann"])),
+        post(format!("/v1/orders/{hold}/returns"), json!(["r", "ann", null])),
         post("/holds/reserve".to_owned(), json!(["mug", 1, "ann", "k"])),
         post("/holds/confirm".to_owned(), json!([hold, "p"])),
         post("/holds/cancel".to_owned(), json!([hold])),
@@ -63,7 +82,10 @@ pub(super) fn keys(hold: &str) -> Vec<Bad> {
         let what = format!("a key of {} bytes: {:.10}", key.len(), String::from_utf8_lossy(key));
         for (method, path, body) in calls(hold) {
             // The others are named by their hold or by a field of their body.
-            if path == "/v1/holds" || path.ends_with("/extend") || path.starts_with("/v1/s") {
+            let is_named = ["/v1/holds", "/v1/skus/mug"].contains(&path.as_str())
+                || path.starts_with("/v1/stock/")
+                || path.ends_with("/extend");
+            if is_named || path.ends_with("/returns") {
                 let mut bad = Bad::post(&what, path, body).with("idempotency-key", key);
                 bad.method = method;
                 all.push(bad);
@@ -93,7 +115,15 @@ pub(super) fn keys(hold: &str) -> Vec<Bad> {
             format!("/v1/holds/{path}/extend"),
             r#"{"ttl_seconds":1}"#,
         ));
-        all.push(Bad::get(format!("/v1/holds/{path}")));
+        all.push(Bad::post("no hold id", format!("/v1/holds/{path}/checkout"), ""));
+        for what in [
+            "/v1/holds/{}",
+            "/v1/holds/{}/payment",
+            "/v1/orders/{}",
+            "/v1/admin/failed/{}",
+        ] {
+            all.push(Bad::get(what.replace("{}", &path)));
+        }
         all.push(Bad::post(
             "no hold id",
             "/holds/confirm",
@@ -143,11 +173,12 @@ pub(super) fn bodies(hold: &str) -> Vec<Bad> {
         all.push(bad("two bodies", format!("{good}{good}").into_bytes()));
         all.push(bad("an array", b"[]".to_vec()));
         all.push(bad("64 KiB + 1", large).told(413, "payload_too_large"));
-        if !path.ends_with("/cancel") || path == "/holds/cancel" {
+        let may_be_absent = path.ends_with("/checkout") || path.ends_with("/cancel") && path != "/holds/cancel";
+        if !may_be_absent {
             all.push(bad("no body", Vec::new()));
-            all.push(bad("null", b"null".to_vec())); // To a cancel it is no body, which is allowed.
+            all.push(bad("null", b"null".to_vec())); // Where a body may be absent, this is none.
         }
-        if !path.ends_with("/cancel") && method == Method::POST || path == "/holds/cancel" {
+        if !may_be_absent && path != "/v1/skus/mug" {
             all.push(bad("no field", b"{}".to_vec()));
         }
         for kind in ["text/plain", "application/x-www-form-urlencoded", "application", ""] {
@@ -192,7 +223,11 @@ pub(super) fn paths() -> Vec<Bad> {
             "/v1/orders?limit=2",
             "/v1/orders?state=lost",
             "/v1/orders/x",
-            "/v1/admin/failed?state=paid&x=1",
+            "/v1/admin/failed?state=paid",
+            "/v1/admin/failed?x=1",
+            "/v1/orders/%FF",
+            "/v1/prices/%FF",
+            "/v1/holds/%FF/payment",
             "/v1/prices?limit=1",
             "/v1/prices/%7B%7D",
             "/v1/holds/x/payment",
