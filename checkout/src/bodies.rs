@@ -6,7 +6,7 @@ use domain::Sku;
 use plumbing::problem;
 use serde::{Deserialize, Serialize};
 use utoipa::{
-    IntoResponses, OpenApi, ToSchema,
+    IntoParams, IntoResponses, OpenApi, ToSchema,
     openapi::{RefOr, Response},
 };
 
@@ -16,6 +16,29 @@ use crate::store::Payment;
 #[derive(OpenApi)]
 #[openapi(tags((name = "checkout", description = "Prices, and paying for a hold by Stripe")))]
 pub(crate) struct Calls;
+
+/// A hold, in the path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only the description is used")]
+pub(crate) struct HoldInPath {
+    /// The hold
+    #[param(
+        example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab",
+        pattern = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
+    )]
+    hold_id: String,
+}
+
+/// A SKU, in the path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only the description is used")]
+pub(crate) struct SkuInPath {
+    /// The SKU
+    #[param(example = "TICKET-1", pattern = "^[A-Za-z0-9._~-]{1,64}$")]
+    sku: String,
+}
 
 /// `PUT /v1/prices/{sku}`
 #[derive(Debug, Deserialize, ToSchema)]

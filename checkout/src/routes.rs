@@ -25,8 +25,8 @@ use crate::{
     Shared,
     begin::{self, Problem},
     bodies::{
-        Calls, CheckoutProblems, CheckoutRequest, NotThere, PaymentBody, PriceBody, PriceListBody, PriceRequest,
-        ReadProblems, WriteProblems,
+        Calls, CheckoutProblems, CheckoutRequest, HoldInPath, NotThere, PaymentBody, PriceBody, PriceListBody,
+        PriceRequest, ReadProblems, SkuInPath, WriteProblems,
     },
     prices, webhook,
 };
@@ -94,7 +94,7 @@ fn tenant() -> Tenant {
 #[utoipa::path(
     put, path = "/v1/prices/{sku}", tag = "checkout", operation_id = "set_price",
     request_body = PriceRequest,
-    params(("sku" = String, Path, description = "The SKU", pattern = "^[A-Za-z0-9._~-]{1,64}$", example = "TICKET-1")),
+    params(SkuInPath),
     responses((status = 200, description = "The price", body = PriceBody), WriteProblems),
 )]
 async fn put_price(State(shared): App, Segment(sku): Segment, JsonBody(price): JsonBody<PriceRequest>) -> Response {
@@ -114,7 +114,7 @@ async fn put_price(State(shared): App, Segment(sku): Segment, JsonBody(price): J
 /// Read what one unit of a SKU costs
 #[utoipa::path(
     get, path = "/v1/prices/{sku}", tag = "checkout", operation_id = "get_price",
-    params(("sku" = String, Path, description = "The SKU", pattern = "^[A-Za-z0-9._~-]{1,64}$", example = "TICKET-1")),
+    params(SkuInPath),
     responses((status = 200, description = "The price", body = PriceBody), NotThere, ReadProblems),
 )]
 async fn get_price(State(shared): App, Segment(sku): Segment) -> Response {
@@ -176,7 +176,7 @@ async fn list_prices(State(shared): App, place: Result<Query<Place>, QueryReject
 #[utoipa::path(
     post, path = "/v1/holds/{hold_id}/checkout", tag = "checkout", operation_id = "checkout",
     request_body = Option<CheckoutRequest>,
-    params(("hold_id" = String, Path, description = "The hold", pattern = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$", example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab")),
+    params(HoldInPath),
     responses((status = 200, description = "The payment, with its secret", body = PaymentBody), CheckoutProblems, WriteProblems),
 )]
 async fn checkout(
@@ -206,7 +206,7 @@ async fn checkout(
 /// Read the newest payment of a hold
 #[utoipa::path(
     get, path = "/v1/holds/{hold_id}/payment", tag = "checkout", operation_id = "get_payment",
-    params(("hold_id" = String, Path, description = "The hold", pattern = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$", example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab")),
+    params(HoldInPath),
     responses((status = 200, description = "The payment", body = PaymentBody), NotThere, ReadProblems),
 )]
 async fn payment(State(shared): App, Segment(hold_id): Segment) -> Response {

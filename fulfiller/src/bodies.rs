@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{Row, postgres::PgRow};
 use utoipa::{
-    IntoResponses, OpenApi, ToSchema,
+    IntoParams, IntoResponses, OpenApi, ToSchema,
     openapi::{RefOr, Response},
 };
 use uuid::Uuid;
@@ -16,6 +16,19 @@ use uuid::Uuid;
 #[derive(OpenApi)]
 #[openapi(tags((name = "orders", description = "From a confirmed hold to a parcel, and what failed on the way")))]
 pub(crate) struct Calls;
+
+/// A hold, in the path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only the description is used")]
+pub(crate) struct HoldInPath {
+    /// The order's hold
+    #[param(
+        example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab",
+        pattern = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
+    )]
+    hold_id: String,
+}
 
 /// One (SKU, quantity) of an order.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]

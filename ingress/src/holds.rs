@@ -12,7 +12,7 @@ use crate::{
     bodies::{self, HoldBody, HoldsBody},
     commands::{Address, Reply},
     memory::HoldView,
-    openapi::{ClosedHold, CommandProblems, NotEnough, ReadProblems},
+    openapi::{ClosedHold, CommandProblems, HoldInPath, KeyHeader, NotEnough, PreferHeader, ReadProblems},
     problem::{Answer, Problem},
     request::{HoldPath, IdempotencyKey, JsonBody, Manner, OptionalJsonBody, Params},
     requests::{CancelRequest, ConfirmRequest, ExtendRequest, ReserveRequest},
@@ -80,8 +80,8 @@ pub async fn ask_hold(
     post, path = "/v1/holds", tag = "holds", operation_id = "reserve",
     request_body = ReserveRequest,
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters; made when absent, and returned", pattern = "^[!-~]{1,255}$", nullable = false, example = "order-1"),
-        ("Prefer" = Option<String>, Header, description = "`wait=N` seconds, at most 30, or `respond-async`", nullable = false, example = "wait=5"),
+        KeyHeader,
+        PreferHeader,
     ),
     responses(
         (status = 201, description = "The units are held", body = HoldBody,
@@ -112,7 +112,7 @@ pub async fn reserve(
 #[utoipa::path(
     get, path = "/v1/holds/{hold_id}", tag = "holds", operation_id = "get_hold",
     params(
-        ("hold_id" = String, Path, description = "The hold", pattern = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$", example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab"),
+        HoldInPath,
         ("command" = Option<i64>, Query, description = "Offset of a command that is waited for", minimum = 0),
     ),
     responses((status = 200, description = "The hold", body = HoldBody), ReadProblems),
@@ -194,8 +194,8 @@ pub async fn list_holds(State(app): State<Arc<App>>, params: Params) -> Answer {
     post, path = "/v1/holds/{hold_id}/confirm", tag = "holds", operation_id = "confirm",
     request_body = ConfirmRequest,
     params(
-        ("hold_id" = String, Path, description = "The hold", pattern = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$", example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab"),
-        ("Prefer" = Option<String>, Header, description = "`wait=N` seconds, at most 30, or `respond-async`", nullable = false),
+        HoldInPath,
+        PreferHeader,
     ),
     responses(
         (status = 200, description = "The hold is confirmed", body = HoldBody),
@@ -224,8 +224,8 @@ pub async fn confirm(
     post, path = "/v1/holds/{hold_id}/cancel", tag = "holds", operation_id = "cancel",
     request_body = Option<CancelRequest>,
     params(
-        ("hold_id" = String, Path, description = "The hold", pattern = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$", example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab"),
-        ("Prefer" = Option<String>, Header, description = "`wait=N` seconds, at most 30, or `respond-async`", nullable = false),
+        HoldInPath,
+        PreferHeader,
     ),
     responses(
         (status = 200, description = "The hold is cancelled", body = HoldBody),
@@ -254,9 +254,9 @@ pub async fn cancel(
     post, path = "/v1/holds/{hold_id}/extend", tag = "holds", operation_id = "extend",
     request_body = ExtendRequest,
     params(
-        ("hold_id" = String, Path, description = "The hold", pattern = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$", example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab"),
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters; made when absent, and returned", pattern = "^[!-~]{1,255}$", nullable = false),
-        ("Prefer" = Option<String>, Header, description = "`wait=N` seconds, at most 30, or `respond-async`", nullable = false),
+        HoldInPath,
+        KeyHeader,
+        PreferHeader,
     ),
     responses(
         (status = 200, description = "The hold with its new deadline", body = HoldBody),

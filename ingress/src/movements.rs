@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use crate::{
     app::{App, tenant, unknown_sku},
     bodies,
-    openapi::ReadProblems,
+    openapi::{ReadProblems, SkuInPath},
     problem::Answer,
     request::{Params, SkuPath},
 };
@@ -113,7 +113,7 @@ pub struct MovementListBody {
 #[utoipa::path(
     get, path = "/v1/stock/{sku}/movements", tag = "stock", operation_id = "list_movements",
     params(
-        ("sku" = String, Path, description = "The SKU", pattern = "^[A-Za-z0-9._~-]{1,64}$", example = "TICKET-1"),
+        SkuInPath,
         ("limit" = Option<u32>, Query, description = "Movements on a page; 100 when absent", minimum = 1, maximum = 1_000),
         ("cursor" = Option<i64>, Query, description = "`next_cursor` of the page before", minimum = 0),
     ),

@@ -1,7 +1,7 @@
 //! The API's own description: what `/openapi.json` and `/docs` show, and the problems that calls share.
 
 use utoipa::{
-    IntoResponses, Modify, OpenApi,
+    IntoParams, IntoResponses, Modify, OpenApi,
     openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
@@ -38,6 +38,54 @@ impl Modify for Token {
         let components = api.components.get_or_insert_default();
         components.add_security_scheme("token", SecurityScheme::Http(http));
     }
+}
+
+/// A hold, in the path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only the description is used")]
+pub struct HoldInPath {
+    /// The hold
+    #[param(
+        example = "000e2be4-9d35-8aa6-a571-1a9ffd9d8aab",
+        pattern = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
+    )]
+    hold_id: String,
+}
+
+/// A SKU, in the path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only the description is used")]
+pub struct SkuInPath {
+    /// The SKU
+    #[param(example = "TICKET-1", pattern = "^[A-Za-z0-9._~-]{1,64}$")]
+    sku: String,
+}
+
+/// The header that names a request for good.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "only the description is used")]
+pub struct KeyHeader {
+    /// 1 to 255 visible ASCII characters; made when absent, and returned
+    #[param(
+        rename = "Idempotency-Key",
+        nullable = false,
+        example = "order-1",
+        pattern = "^[!-~]{1,255}$"
+    )]
+    idempotency_key: Option<String>,
+}
+
+/// The header that says how the answer is wanted.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "only the description is used")]
+pub struct PreferHeader {
+    /// `wait=N` seconds, at most 30, or `respond-async`
+    #[param(rename = "Prefer", nullable = false, example = "wait=5")]
+    prefer: Option<String>,
 }
 
 /// What any call may answer.

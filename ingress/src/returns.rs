@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use crate::{
     app::App,
     bodies::{PendingStockBody, StockBody},
-    openapi::CommandProblems,
+    openapi::{CommandProblems, KeyHeader, PreferHeader},
     problem::Answer,
     request::{IdempotencyKey, JsonBody, Manner},
     requests::{Whole, note},
@@ -73,9 +73,9 @@ impl ReturnRequest {
     post, path = "/v1/stock/returns", tag = "stock", operation_id = "return_stock",
     request_body = ReturnRequest,
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters; made when absent, and returned", pattern = "^[!-~]{1,255}$", nullable = false),
+        KeyHeader,
         ("X-Actor" = Option<String>, Header, description = "Who takes them back, for the record of movements", nullable = false),
-        ("Prefer" = Option<String>, Header, description = "`wait=N` seconds, at most 30, or `respond-async`", nullable = false),
+        PreferHeader,
     ),
     responses(
         (status = 200, description = "The counters after the return", body = StockBody,

@@ -13,7 +13,7 @@ use crate::{
     app::{App, Live, tenant, unknown_sku},
     bodies::{self, PendingStockBody, StockBody, StockListBody, StockOrPending},
     commands::Address,
-    openapi::{CommandProblems, ReadProblems, StockConflicts},
+    openapi::{CommandProblems, KeyHeader, PreferHeader, ReadProblems, SkuInPath, StockConflicts},
     problem::{Answer, Problem},
     request::{IdempotencyKey, JsonBody, Manner, Params, SkuPath},
     requests::{AdjustRequest, PolicyRequest},
@@ -32,7 +32,7 @@ const PAGE_MAX: i64 = 1_000;
 #[utoipa::path(
     get, path = "/v1/stock/{sku}", tag = "stock", operation_id = "get_stock",
     params(
-        ("sku" = String, Path, description = "The SKU", pattern = "^[A-Za-z0-9._~-]{1,64}$", example = "TICKET-1"),
+        SkuInPath,
         ("command" = Option<i64>, Query, description = "Offset of a command that is waited for", minimum = 0),
     ),
     responses((status = 200, description = "The counters, or that the command is pending", body = StockOrPending), ReadProblems),
@@ -172,9 +172,9 @@ pub async fn find(live: &Live, skus: Vec<Sku>) -> Result<Vec<(Sku, Option<Stock>
     post, path = "/v1/stock/adjustments", tag = "stock", operation_id = "adjust_stock",
     request_body = AdjustRequest,
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters; made when absent, and returned", pattern = "^[!-~]{1,255}$", nullable = false),
+        KeyHeader,
         ("X-Actor" = Option<String>, Header, description = "Who changes it, for the record of movements", nullable = false),
-        ("Prefer" = Option<String>, Header, description = "`wait=N` seconds, at most 30, or `respond-async`", nullable = false),
+        PreferHeader,
     ),
     responses(
         (status = 200, description = "The counters after the change", body = StockBody,
@@ -221,9 +221,9 @@ pub fn actor(app: &App, headers: &HeaderMap) -> Result<Text, Invalid> {
     put, path = "/v1/skus/{sku}", tag = "stock", operation_id = "configure_sku",
     request_body = PolicyRequest,
     params(
-        ("sku" = String, Path, description = "The SKU", pattern = "^[A-Za-z0-9._~-]{1,64}$", example = "TICKET-1"),
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters; made when absent, and returned", pattern = "^[!-~]{1,255}$", nullable = false),
-        ("Prefer" = Option<String>, Header, description = "`wait=N` seconds, at most 30, or `respond-async`", nullable = false),
+        SkuInPath,
+        KeyHeader,
+        PreferHeader,
     ),
     responses(
         (status = 200, description = "The counters with the new policy", body = StockBody,

@@ -17,7 +17,7 @@ use super::origin;
 use super::rooms::Update;
 use crate::{
     app::{App, unknown_sku},
-    openapi::ReadProblems,
+    openapi::{ReadProblems, SkuInPath},
     problem::{Answer, Problem, ProblemBody},
     request::{Params, SkuPath},
     stock,
@@ -36,7 +36,7 @@ const COME_BACK: Duration = Duration::from_secs(1);
 #[utoipa::path(
     get, path = "/v1/stock/{sku}/live", tag = "live stock", operation_id = "watch_sku",
     params(
-        ("sku" = String, Path, description = "The SKU", pattern = "^[A-Za-z0-9._~-]{1,64}$", example = "TICKET-1"),
+        SkuInPath,
         ("Last-Event-ID" = Option<i64>, Header, description = "The version that the client has", nullable = false, minimum = 0),
     ),
     responses((status = 200, description = "Events without end", content_type = "text/event-stream", body = String),
