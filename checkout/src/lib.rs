@@ -37,7 +37,7 @@ use domain::Millis;
 use plumbing::{
     config::{Connections, Login, SecretUrl},
     postgres,
-    service::Context,
+    service::{Context, Running},
 };
 use sqlx::PgPool;
 use utoipa_axum::router::OpenApiRouter;
@@ -176,8 +176,9 @@ impl Checkout {
     ///
     /// # Errors
     /// A registry that refuses our schemas.
-    pub async fn run(self) -> anyhow::Result<()> {
-        worker::run(self.shared, self.connections, self.context).await
+    #[must_use = "nothing runs before it is awaited"]
+    pub fn run(self) -> Running {
+        Box::pin(worker::run(self.shared, self.connections, self.context))
     }
 }
 
@@ -185,6 +186,7 @@ impl Checkout {
 ///
 /// # Errors
 /// As [`Checkout::new`] and [`Checkout::run`].
-pub async fn run(connections: Connections, options: Options, context: Context) -> anyhow::Result<()> {
-    Checkout::new(&connections, options, context)?.run().await
+#[must_use = "nothing runs before it is awaited"]
+pub fn run(connections: Connections, options: Options, context: Context) -> Running {
+    Box::pin(async move { Checkout::new(&connections, options, context)?.run().await })
 }

@@ -23,7 +23,7 @@ use domain::Lane;
 use plumbing::{
     config::{Connections, Login},
     postgres,
-    service::{Context, DRAIN_DEADLINE},
+    service::{Context, DRAIN_DEADLINE, Running},
     task::Tasks,
     wait::{self, Attempt},
 };
@@ -112,7 +112,12 @@ impl Default for Options {
 ///
 /// # Errors
 /// A configuration that cannot work, or a task that panicked.
-pub async fn run(connections: Connections, options: Options, context: Context) -> anyhow::Result<()> {
+#[must_use = "nothing runs before it is awaited"]
+pub fn run(connections: Connections, options: Options, context: Context) -> Running {
+    Box::pin(serve(connections, options, context))
+}
+
+async fn serve(connections: Connections, options: Options, context: Context) -> anyhow::Result<()> {
     let connections = connections.logged_in(
         options.expirer_postgres_login.as_ref(),
         options.expirer_redis_login.as_ref(),

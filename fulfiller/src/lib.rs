@@ -30,7 +30,7 @@ use anyhow::Context as _;
 use plumbing::{
     config::{Connections, Login},
     postgres,
-    service::{Context, DRAIN_DEADLINE},
+    service::{Context, DRAIN_DEADLINE, Running},
     task::Tasks,
     wait::{self, Attempt},
 };
@@ -103,7 +103,12 @@ pub struct Options {
 ///
 /// # Errors
 /// A configuration that cannot work, or a task that panicked.
-pub async fn run(connections: Connections, options: Options, context: Context) -> anyhow::Result<()> {
+#[must_use = "nothing runs before it is awaited"]
+pub fn run(connections: Connections, options: Options, context: Context) -> Running {
+    Box::pin(serve(connections, options, context))
+}
+
+async fn serve(connections: Connections, options: Options, context: Context) -> anyhow::Result<()> {
     let connections = connections.logged_in(options.fulfiller_postgres_login.as_ref(), None);
     let topics = Topics::with_prefix(&connections.topic_prefix);
     let pool =

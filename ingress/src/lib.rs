@@ -42,7 +42,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use plumbing::{
     config::Connections,
-    service::Context,
+    service::{self, Context},
     stop,
     task::{self, Task},
 };
@@ -69,8 +69,9 @@ pub struct Running {
 ///
 /// # Errors
 /// What no waiting can mend: an address that is taken, options that are refused.
-pub async fn run(connections: Connections, options: Options, context: Context) -> anyhow::Result<()> {
-    run_beside(connections, options, context, OpenApiRouter::new()).await
+#[must_use = "nothing runs before it is awaited"]
+pub fn run(connections: Connections, options: Options, context: Context) -> service::Running {
+    run_beside(connections, options, context, OpenApiRouter::new())
 }
 
 /// Serves until the stop, with `others`: calls of other roles in the same process, which guard themselves. Its description has theirs too.
@@ -80,13 +81,14 @@ pub async fn run(connections: Connections, options: Options, context: Context) -
 ///
 /// # Panics
 /// When `others` has a path that the ingress has too.
-pub async fn run_beside(
+#[must_use = "nothing runs before it is awaited"]
+pub fn run_beside(
     connections: Connections,
     options: Options,
     context: Context,
     others: OpenApiRouter,
-) -> anyhow::Result<()> {
-    start_beside(connections, options, context, others).await?.task.await?
+) -> service::Running {
+    Box::pin(async move { start_beside(connections, options, context, others).await?.task.await? })
 }
 
 /// Binds and starts serving: health and metrics at once, calls as soon as the tail has caught up with the log.

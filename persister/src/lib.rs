@@ -29,7 +29,7 @@ use plumbing::{
     health::Component,
     kafka::{self, consumer},
     postgres,
-    service::Context,
+    service::{Context, Running},
     stop::Stop,
     wait::{self, Attempt},
 };
@@ -162,7 +162,12 @@ struct Engines {
 ///
 /// # Errors
 /// A configuration that cannot work, or a task that panicked.
-pub async fn run(connections: Connections, options: Options, context: Context) -> anyhow::Result<()> {
+#[must_use = "nothing runs before it is awaited"]
+pub fn run(connections: Connections, options: Options, context: Context) -> Running {
+    Box::pin(serve(connections, options, context))
+}
+
+async fn serve(connections: Connections, options: Options, context: Context) -> anyhow::Result<()> {
     let connections = connections.logged_in(options.persister_postgres_login.as_ref(), None);
     let topics = Topics::with_prefix(&connections.topic_prefix);
     let pool = postgres::connect_lazy(

@@ -11,6 +11,7 @@
 use std::fmt::Display;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Once;
 use std::thread;
@@ -91,6 +92,10 @@ where
         Err(error) => error.exit(),
     }
 }
+
+/// A role at work: what its `run` gives. Boxed there, so that a role is compiled once, in its library, and not again in every binary
+/// that polls it.
+pub type Running = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
 
 /// Runs a role until it ends or is asked to stop, for a binary that has parsed its command line itself.
 pub fn block_on_service<F, Fut>(name: &'static str, telemetry: &Telemetry, make: F) -> ExitCode

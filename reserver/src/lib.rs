@@ -37,7 +37,7 @@ use plumbing::{
     config::Connections,
     health::Health,
     kafka,
-    service::Context,
+    service::{Context, Running},
     stop::{self, Stop},
     task::{self, Tasks},
     wait::{self, Attempt},
@@ -113,7 +113,12 @@ pub fn forwards_group(topic_prefix: &str) -> String {
 ///
 /// # Errors
 /// When Kafka's client refuses its options, or a lane's thread panics. Dependencies that are down are waited for.
-pub async fn run(connections: Connections, options: Options, context: Context) -> anyhow::Result<()> {
+#[must_use = "nothing runs before it is awaited"]
+pub fn run(connections: Connections, options: Options, context: Context) -> Running {
+    Box::pin(serve(connections, options, context))
+}
+
+async fn serve(connections: Connections, options: Options, context: Context) -> anyhow::Result<()> {
     let connections = connections.logged_in(
         options.reserver_postgres_login.as_ref(),
         options.reserver_redis_login.as_ref(),
