@@ -161,36 +161,6 @@ impl<'a> PaymentBody<'a> {
     }
 }
 
-/// The problems of every call here.
-const PROBLEMS: [(u16, &str); 3] = [
-    (400, "`invalid_request`: the detail says what to change"),
-    (401, "`unauthorized`: a token is needed"),
-    (503, "`unavailable`: again after `Retry-After`"),
-];
-/// Those of a call with a body.
-const BODY_PROBLEMS: [(u16, &str); 2] = [
-    (413, "`payload_too_large`: above 64 KiB"),
-    (415, "`unsupported_media_type`: not JSON"),
-];
-
-/// What a look may answer.
-pub(crate) struct ReadProblems;
-
-impl IntoResponses for ReadProblems {
-    fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problem::described(&PROBLEMS)
-    }
-}
-
-/// What a call with a body may answer.
-pub(crate) struct WriteProblems;
-
-impl IntoResponses for WriteProblems {
-    fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problem::described(&[&PROBLEMS[..], &BODY_PROBLEMS].concat())
-    }
-}
-
 /// What the beginning of a payment may answer.
 pub(crate) struct CheckoutProblems;
 
@@ -207,7 +177,7 @@ impl IntoResponses for CheckoutProblems {
     }
 }
 
-/// What a look at one thing may answer beside [`ReadProblems`].
+/// What a look at one thing may answer beside [`problem::CallProblems`].
 pub(crate) struct NotThere;
 
 impl IntoResponses for NotThere {

@@ -15,7 +15,8 @@ use plumbing::{
         Segment,
         json::{BODY_MAX, JsonBody, OptionalJsonBody},
     },
-    problem, task,
+    problem::{self, BodyProblems, CallProblems},
+    task,
 };
 use serde::Deserialize;
 use utoipa::OpenApi as _;
@@ -26,7 +27,7 @@ use crate::{
     begin::{self, Problem},
     bodies::{
         Calls, CheckoutProblems, CheckoutRequest, HoldInPath, NotThere, PaymentBody, PriceBody, PriceListBody,
-        PriceRequest, ReadProblems, SkuInPath, WriteProblems,
+        PriceRequest, SkuInPath,
     },
     prices, webhook,
 };
@@ -95,7 +96,7 @@ fn tenant() -> Tenant {
     put, path = "/v1/prices/{sku}", tag = "checkout", operation_id = "set_price",
     request_body = PriceRequest,
     params(SkuInPath),
-    responses((status = 200, description = "The price", body = PriceBody), WriteProblems),
+    responses((status = 200, description = "The price", body = PriceBody), BodyProblems, CallProblems),
 )]
 async fn put_price(State(shared): App, Segment(sku): Segment, JsonBody(price): JsonBody<PriceRequest>) -> Response {
     let sku = match Sku::parse(&sku) {
@@ -115,7 +116,7 @@ async fn put_price(State(shared): App, Segment(sku): Segment, JsonBody(price): J
 #[utoipa::path(
     get, path = "/v1/prices/{sku}", tag = "checkout", operation_id = "get_price",
     params(SkuInPath),
-    responses((status = 200, description = "The price", body = PriceBody), NotThere, ReadProblems),
+    responses((status = 200, description = "The price", body = PriceBody), NotThere, CallProblems),
 )]
 async fn get_price(State(shared): App, Segment(sku): Segment) -> Response {
     let sku = match Sku::parse(&sku) {
@@ -142,7 +143,7 @@ struct Place {
 #[utoipa::path(
     get, path = "/v1/prices", tag = "checkout", operation_id = "list_prices",
     params(("cursor" = Option<String>, Query, description = "`next_cursor` of the page before", pattern = "^[A-Za-z0-9._~-]{1,64}$")),
-    responses((status = 200, description = "Up to 100 prices, ascending by SKU", body = PriceListBody), ReadProblems),
+    responses((status = 200, description = "Up to 100 prices, ascending by SKU", body = PriceListBody), CallProblems),
 )]
 async fn list_prices(State(shared): App, place: Result<Query<Place>, QueryRejection>) -> Response {
     let Query(place) = match place {
@@ -177,7 +178,7 @@ async fn list_prices(State(shared): App, place: Result<Query<Place>, QueryReject
     post, path = "/v1/holds/{hold_id}/checkout", tag = "checkout", operation_id = "checkout",
     request_body = Option<CheckoutRequest>,
     params(HoldInPath),
-    responses((status = 200, description = "The payment, with its secret", body = PaymentBody), CheckoutProblems, WriteProblems),
+    responses((status = 200, description = "The payment, with its secret", body = PaymentBody), CheckoutProblems, BodyProblems, CallProblems),
 )]
 async fn checkout(
     State(shared): App,
@@ -207,7 +208,7 @@ async fn checkout(
 #[utoipa::path(
     get, path = "/v1/holds/{hold_id}/payment", tag = "checkout", operation_id = "get_payment",
     params(HoldInPath),
-    responses((status = 200, description = "The payment", body = PaymentBody), NotThere, ReadProblems),
+    responses((status = 200, description = "The payment", body = PaymentBody), NotThere, CallProblems),
 )]
 async fn payment(State(shared): App, Segment(hold_id): Segment) -> Response {
     let hold_id = match HoldId::parse(&hold_id) {

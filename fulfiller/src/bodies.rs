@@ -222,20 +222,7 @@ pub(crate) struct ReturnLine {
     pub(crate) quantity: i64,
 }
 
-/// What a look may answer.
-pub(crate) struct ReadProblems;
-
-impl IntoResponses for ReadProblems {
-    fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problem::described(&[
-            (400, "`invalid_request`: the detail says what to change"),
-            (401, "`unauthorized`: a token is needed"),
-            (503, "`unavailable`: again after `Retry-After`"),
-        ])
-    }
-}
-
-/// What a call on one order may answer beside [`ReadProblems`].
+/// What a call on one order may answer beside [`problem::CallProblems`].
 pub(crate) struct NoOrder;
 
 impl IntoResponses for NoOrder {
@@ -244,19 +231,12 @@ impl IntoResponses for NoOrder {
     }
 }
 
-/// What a call with a body may answer beside those.
-const BODY_PROBLEMS: [(u16, &str); 2] = [
-    (413, "`payload_too_large`: above 64 KiB"),
-    (415, "`unsupported_media_type`: not JSON"),
-];
-
 /// What a call that acts on an order may answer beside those.
 pub(crate) struct ActProblems;
 
 impl IntoResponses for ActProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let own = [(409, "`wrong_order_state`: the detail says which it has")];
-        problem::described(&[&own[..], &BODY_PROBLEMS].concat())
+        problem::described(&[(409, "`wrong_order_state`: the detail says which it has")])
     }
 }
 
@@ -265,13 +245,12 @@ pub(crate) struct ReturnProblems;
 
 impl IntoResponses for ReturnProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let own = [
+        problem::described(&[
             (409, "`wrong_order_state`: it was not shipped; `more_than_shipped`"),
             (
                 422,
                 "`idempotency_key_reused`: the key stands for a return of other lines",
             ),
-        ];
-        problem::described(&[&own[..], &BODY_PROBLEMS].concat())
+        ])
     }
 }

@@ -7,7 +7,10 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use serde_json::json;
-use utoipa::openapi::{self, Content, Ref, RefOr, ResponseBuilder};
+use utoipa::{
+    IntoResponses,
+    openapi::{self, Content, Ref, RefOr, ResponseBuilder},
+};
 
 /// Seconds after which a call that could not be served now may be made again.
 const RETRY_AFTER_S: u16 = 1;
@@ -57,4 +60,31 @@ pub fn described(problems: &[(u16, &str)]) -> BTreeMap<String, RefOr<openapi::Re
         (status.to_string(), response.build().into())
     };
     problems.iter().map(one).collect()
+}
+
+/// What any call may answer, in its description.
+#[derive(Debug)]
+pub struct CallProblems;
+
+impl IntoResponses for CallProblems {
+    fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
+        described(&[
+            (400, "`invalid_request`: the detail says what to change"),
+            (401, "`unauthorized`: a token is needed"),
+            (503, "`unavailable`: again after `Retry-After`"),
+        ])
+    }
+}
+
+/// What a call with a body ([`crate::http::json`]) may answer beside those.
+#[derive(Debug)]
+pub struct BodyProblems;
+
+impl IntoResponses for BodyProblems {
+    fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
+        described(&[
+            (413, "`payload_too_large`: above 64 KiB"),
+            (415, "`unsupported_media_type`: not JSON"),
+        ])
+    }
 }

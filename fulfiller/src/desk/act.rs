@@ -2,13 +2,16 @@
 
 use axum::{Json, extract::State, response::IntoResponse};
 use domain::{OrderState, OrderStep};
-use plumbing::http::{Segment, json::JsonBody};
+use plumbing::{
+    http::{Segment, json::JsonBody},
+    problem::{BodyProblems, CallProblems},
+};
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{Answer, id_of, look::order, whole, why};
 use crate::{
-    bodies::{ActProblems, ActRequest, HoldInPath, NoOrder, OrderBody, ReadProblems},
+    bodies::{ActProblems, ActRequest, HoldInPath, NoOrder, OrderBody},
     problem::Problem,
     settle,
 };
@@ -17,10 +20,8 @@ use crate::{
 #[utoipa::path(
     post, path = "/v1/admin/failed/{hold_id}/retry", tag = "orders", operation_id = "retry_failed",
     request_body = ActRequest,
-    params(
-        HoldInPath,
-    ),
-    responses((status = 200, description = "The order, on its way again", body = OrderBody), NoOrder, ActProblems, ReadProblems),
+    params(HoldInPath),
+    responses((status = 200, description = "The order, on its way again", body = OrderBody), NoOrder, ActProblems, BodyProblems, CallProblems),
 )]
 pub(super) async fn retry(
     State(pool): State<PgPool>,
@@ -52,10 +53,8 @@ pub(super) async fn retry(
 #[utoipa::path(
     post, path = "/v1/admin/failed/{hold_id}/cancel", tag = "orders", operation_id = "cancel_failed",
     request_body = ActRequest,
-    params(
-        HoldInPath,
-    ),
-    responses((status = 200, description = "The order, cancelled", body = OrderBody), NoOrder, ActProblems, ReadProblems),
+    params(HoldInPath),
+    responses((status = 200, description = "The order, cancelled", body = OrderBody), NoOrder, ActProblems, BodyProblems, CallProblems),
 )]
 pub(super) async fn cancel(
     State(pool): State<PgPool>,
@@ -83,10 +82,8 @@ pub(super) async fn cancel(
 #[utoipa::path(
     post, path = "/v1/orders/{hold_id}/refunded", tag = "orders", operation_id = "order_refunded",
     request_body = ActRequest,
-    params(
-        HoldInPath,
-    ),
-    responses((status = 200, description = "The order, refunded", body = OrderBody), NoOrder, ActProblems, ReadProblems),
+    params(HoldInPath),
+    responses((status = 200, description = "The order, refunded", body = OrderBody), NoOrder, ActProblems, BodyProblems, CallProblems),
 )]
 pub(super) async fn refunded(
     State(pool): State<PgPool>,

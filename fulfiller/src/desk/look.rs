@@ -6,14 +6,14 @@ use axum::{
     response::IntoResponse,
 };
 use domain::OrderState;
-use plumbing::{http::Segment, time};
+use plumbing::{http::Segment, problem::CallProblems, time};
 use serde::Deserialize;
 use sqlx::{PgPool, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{Answer, id_of, whole};
 use crate::{
-    bodies::{EntryBody, HoldInPath, NoOrder, OrderBody, OrderListBody, ReadProblems, Tries, TryBody},
+    bodies::{EntryBody, HoldInPath, NoOrder, OrderBody, OrderListBody, Tries, TryBody},
     problem::Problem,
 };
 
@@ -48,10 +48,8 @@ pub(super) async fn order(pool: &PgPool, hold_id: Uuid) -> Result<OrderBody, Pro
 /// Of a hold whose money came late, it is the order of the hold that took the units again.
 #[utoipa::path(
     get, path = "/v1/orders/{hold_id}", tag = "orders", operation_id = "get_order",
-    params(
-        HoldInPath,
-    ),
-    responses((status = 200, description = "The order", body = OrderBody), NoOrder, ReadProblems),
+    params(HoldInPath),
+    responses((status = 200, description = "The order", body = OrderBody), NoOrder, CallProblems),
 )]
 pub(super) async fn show(State(pool): State<PgPool>, Segment(hold_id): Segment) -> Answer {
     let hold_id = id_of(&hold_id)?;
@@ -75,7 +73,7 @@ pub(super) struct Wanted {
         ("user_id" = Option<String>, Query, description = "Only of this buyer"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before", pattern = "^-?[0-9]+[.][0-9a-f-]{36}$"),
     ),
-    responses((status = 200, description = "Up to 100 orders", body = OrderListBody), ReadProblems),
+    responses((status = 200, description = "Up to 100 orders", body = OrderListBody), CallProblems),
 )]
 pub(super) async fn list(State(pool): State<PgPool>, listing: Listing) -> Answer {
     let Query(wanted) = listing?;
@@ -94,7 +92,7 @@ pub(super) async fn list(State(pool): State<PgPool>, listing: Listing) -> Answer
         ("user_id" = Option<String>, Query, description = "Only of this buyer"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before", pattern = "^-?[0-9]+[.][0-9a-f-]{36}$"),
     ),
-    responses((status = 200, description = "Up to 100 orders, newest first", body = OrderListBody), ReadProblems),
+    responses((status = 200, description = "Up to 100 orders, newest first", body = OrderListBody), CallProblems),
 )]
 pub(super) async fn failed(State(pool): State<PgPool>, listing: Listing) -> Answer {
     let Query(wanted) = listing?;
@@ -145,10 +143,8 @@ async fn page(pool: PgPool, wanted: Wanted) -> Answer {
 /// Look at a failed order: each try with its error, and what people did
 #[utoipa::path(
     get, path = "/v1/admin/failed/{hold_id}", tag = "orders", operation_id = "inspect_failed",
-    params(
-        HoldInPath,
-    ),
-    responses((status = 200, description = "The order, `tries` being each try, with its `timeline`", body = OrderBody), NoOrder, ReadProblems),
+    params(HoldInPath),
+    responses((status = 200, description = "The order, `tries` being each try, with its `timeline`", body = OrderBody), NoOrder, CallProblems),
 )]
 pub(super) async fn inspect(State(pool): State<PgPool>, Segment(hold_id): Segment) -> Answer {
     let hold_id = id_of(&hold_id)?;

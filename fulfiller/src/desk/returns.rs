@@ -7,13 +7,16 @@ use axum::{
     response::IntoResponse,
 };
 use domain::{Key, Quantity, Sku};
-use plumbing::http::{Segment, json::JsonBody};
+use plumbing::{
+    http::{Segment, json::JsonBody},
+    problem::{BodyProblems, CallProblems},
+};
 use sqlx::{PgConnection, PgPool, Row};
 use uuid::Uuid;
 
 use super::{Answer, id_of, look::order, whole, why};
 use crate::{
-    bodies::{HoldInPath, NoOrder, OrderBody, ReadProblems, ReturnLine, ReturnProblems, ReturnRequest},
+    bodies::{HoldInPath, NoOrder, OrderBody, ReturnLine, ReturnProblems, ReturnRequest},
     problem::Problem,
     settle,
 };
@@ -30,7 +33,7 @@ use crate::{
     ),
     responses(
         (status = 202, description = "The order; its units are on their way into stock", body = OrderBody),
-        NoOrder, ReturnProblems, ReadProblems,
+        NoOrder, ReturnProblems, BodyProblems, CallProblems,
     ),
 )]
 pub(super) async fn return_units(
